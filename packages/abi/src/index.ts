@@ -1,0 +1,38 @@
+export { Access, accessText, isExpressible } from './access.js';
+export {
+  type Cr3,
+  cr3,
+  ENTRY_FRAME_MASK,
+  type Gfn,
+  GPA_LIMIT,
+  type Gpa,
+  type Gva,
+  gfn,
+  gfnOf,
+  gpa,
+  gpaOf,
+  gva,
+  isCanonical,
+  PAGE_SIZE,
+  rootOf,
+  U64_MASK,
+} from './address.js';
+export { IntrodError, type IntrodErrorDetails } from './error.js';
+export { DescriptorTable, ExitCause, ExitKind, Reply, ShutdownReason } from './exit.js';
+export { type Hex64, hex64, parseHex64 } from './hex.js';
+export { defineRecord, type FieldsOf, type FieldType, fieldSize, type RecordLayout } from './record-layout.js';
+export type { FieldLayout, StructLayout } from './struct-layout.js';
+export {
+  createVcpuRecord,
+  type Field32,
+  type Field64,
+  REPLY_DATA_SIZE,
+  recordsSize,
+  SEGMENT_NAMES,
+  type SegmentName,
+  u32Index,
+  VCPU_RECORD,
+  VCPU_RECORD_VERSION,
+  VcpuRecord,
+} from './vcpu-record.js';
+export { strongerVerdict, Verdict } from './verdict.js';

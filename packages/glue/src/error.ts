@@ -1,0 +1,33 @@
+import { IntrodError, type IntrodErrorDetails } from '@introd/abi';
+
+/** Codes of {@link GlueError}. */
+export type GlueErrorCode =
+  /** The port does not have the capability. */
+  | 'ERR_GLUE_NOT_SUPPORTED'
+  /** Second-level rights that cannot be expressed (write without read). */
+  | 'ERR_GLUE_ACCESS_NOT_EXPRESSIBLE'
+  /** An address or range outside the guest's memory. */
+  | 'ERR_GLUE_NO_MEMORY'
+  /** A VCPU number that the guest does not have. */
+  | 'ERR_GLUE_NO_SUCH_VCPU'
+  /** A reply to a VCPU that stands at no exit, or a second reply. */
+  | 'ERR_GLUE_NOT_AT_EXIT'
+  /** `resume` without `pause`. */
+  | 'ERR_GLUE_NOT_PAUSED'
+  /** An event is already waiting to be injected into the VCPU. */
+  | 'ERR_GLUE_INJECTION_PENDING'
+  /** The port is closed. */
+  | 'ERR_GLUE_CLOSED'
+  /** The backend's record layout has another version. */
+  | 'ERR_GLUE_RECORD_VERSION'
+  /** A call that a test made fail. */
+  | 'ERR_GLUE_INJECTED_FAULT';
+
+/** A broken promise between the engine and a backend. */
+export class GlueError extends IntrodError {
+  override readonly name = 'GlueError';
+  declare readonly code: GlueErrorCode;
+  constructor(code: GlueErrorCode, message: string, details?: IntrodErrorDetails) {
+    super(code, message, details);
+  }
+}

@@ -1,0 +1,21 @@
+export { GlueError, type GlueErrorCode } from './error.js';
+export {
+  type Capability,
+  type ExitsCapability,
+  type FullPort,
+  type InjectCapability,
+  type MapCapability,
+  type MemoryCapability,
+  type MemoryRegion,
+  NO_ERROR_CODE,
+  NO_EXIT,
+  type PageAccessCapability,
+  type PauseCapability,
+  type Port,
+  type PortBase,
+  RegisterGroup,
+  type RegistersCapability,
+  type SwitchedExit,
+  supports,
+  type WriteCapability,
+} from './port.js';
