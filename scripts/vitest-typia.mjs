@@ -12,7 +12,12 @@ function load() {
   if (program) return program;
   const file = path.join(root, 'tsconfig.json');
   const parsed = ts.parseJsonConfigFileContent(ts.readConfigFile(file, ts.sys.readFile).config, ts.sys, root);
-  program = ts.createProgram(parsed.fileNames, { ...parsed.options, noEmit: false, sourceMap: false, declaration: false });
+  program = ts.createProgram(parsed.fileNames, {
+    ...parsed.options,
+    noEmit: false,
+    sourceMap: false,
+    declaration: false,
+  });
   return program;
 }
 
@@ -28,10 +33,19 @@ export function typiaTransform() {
       let output;
       const errors = [];
       const transformer = typiaTransformer.default ?? typiaTransformer;
-      load().emit(source, (name, text) => { if (name.endsWith('.js')) output = text; }, undefined, false, {
-        before: [transformer(load(), {}, { addDiagnostic: (d) => errors.push(d) })],
-      });
-      if (errors.length > 0) throw new Error(errors.map((d) => ts.flattenDiagnosticMessageText(d.messageText, '\n')).join('\n'));
+      load().emit(
+        source,
+        (name, text) => {
+          if (name.endsWith('.js')) output = text;
+        },
+        undefined,
+        false,
+        {
+          before: [transformer(load(), {}, { addDiagnostic: (d) => errors.push(d) })],
+        },
+      );
+      if (errors.length > 0)
+        throw new Error(errors.map((d) => ts.flattenDiagnosticMessageText(d.messageText, '\n')).join('\n'));
       return output === undefined ? null : { code: output, map: null };
     },
   };
