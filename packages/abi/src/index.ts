@@ -17,6 +17,26 @@ export {
   rootOf,
   U64_MASK,
 } from './address.js';
+export {
+  ALERT_SCHEMA_VERSION,
+  type Alert,
+  type AlertAttack,
+  type AlertClass,
+  type AlertCpu,
+  type AlertEnvelope,
+  type AlertFlag,
+  type AlertModule,
+  type AlertOriginator,
+  type AlertProcess,
+  type AlertReason,
+  type AlertVersions,
+  type AlertVictim,
+  type AlertWrite,
+  alertTime,
+  type EptViolationAlert,
+  type TranslationViolationAlert,
+} from './alert.js';
+export { alertJsonSchema, assertAlert, isAlert, type JsonSchema } from './alert-schema.js';
 export { IntrodError, type IntrodErrorDetails } from './error.js';
 export { DescriptorTable, ExitCause, ExitKind, Reply, ShutdownReason } from './exit.js';
 export { type Hex64, hex64, parseHex64 } from './hex.js';
