@@ -1,0 +1,200 @@
+import { GlueError } from '../error.js';
+import { type Capability, type FullPort, NO_EXIT, type PortBase } from '../port.js';
+
+/** The calls that each capability brings. */
+const OPERATIONS = {
+  memory: ['readPhysical'],
+  write: ['writePhysical', 'compareExchange'],
+  map: ['mapPage'],
+  registers: ['vcpu', 'fetchRegisters', 'storeRegisters', 'readMsr'],
+  pause: ['pause', 'resume'],
+  exits: ['next', 'reply', 'setExit'],
+  'page-access': ['getPageAccess', 'setPageAccess', 'flushPageAccess'],
+  inject: ['inject'],
+} as const satisfies Record<Capability, readonly (keyof FullPort)[]>;
+
+/** The properties that each capability brings; they are passed through, and not logged. */
+const PROPERTIES: Partial<Record<Capability, readonly (keyof FullPort)[]>> = {
+  memory: ['memoryRegions'],
+  pause: ['pauseCount'],
+  exits: ['guestRecord'],
+};
+
+/** What a call returns when it is made to fail by its own outcome, for the calls that have one. */
+const REFUSALS = {
+  readPhysical: false,
+  writePhysical: false,
+  compareExchange: false,
+  mapPage: undefined,
+  readMsr: undefined,
+  next: NO_EXIT,
+} as const;
+
+/** A call of a port. */
+export type PortOperation = (typeof OPERATIONS)[Capability][number] | 'close';
+
+/** A call that can fail without throwing. */
+export type RefusableOperation = keyof typeof REFUSALS;
+
+/** One logged call. Bytes that were read or written are copies, taken after the call. */
+export type PortCall<O extends PortOperation = PortOperation> = {
+  [K in O]: {
+    /** Position in the log, from 0, over all operations; dropped calls count. */
+    readonly sequence: number;
+    readonly operation: K;
+    readonly args: Readonly<Parameters<FullPort[K]>>;
+    /** What it returned; `undefined` also when it threw. */
+    readonly returned: ReturnType<FullPort[K]> | undefined;
+    /** What it threw, if it did. */
+    readonly thrown: unknown;
+    /** Whether the mock made it fail. */
+    readonly injected: boolean;
+  };
+}[O];
+
+/** How a call is made to fail. */
+export interface MockFault<O extends PortOperation = PortOperation> {
+  readonly operation: O;
+  /** Which call from now on, 1 (default) being the next. */
+  readonly nth?: number;
+  /** How many calls in a row fail, default 1; `Infinity` for all. */
+  readonly times?: number;
+  /**
+   * `throw` (default): GlueError ERR_GLUE_INJECTED_FAULT. `refuse`: the failure that the call's own result can express
+   * (false, undefined, no exit). Either way the inner port is not called.
+   */
+  readonly by?: O extends RefusableOperation ? 'throw' | 'refuse' : 'throw';
+}
+
+/** Options of {@link createMockPort}. */
+export interface MockPortOptions {
+  /** Calls that the log keeps, default 10,000; the oldest go first. */
+  readonly logLimit?: number;
+  /** Faults armed from the start. */
+  readonly faults?: readonly MockFault[];
+}
+
+interface ArmedFault {
+  skip: number;
+  left: number;
+  readonly by: 'throw' | 'refuse';
+}
+
+/** A port with its call log and its faults. */
+export class MockPort<P extends PortBase> {
+  /** The decorated port: the capabilities of the inner one, no more and no less. */
+  readonly port: P;
+  readonly #limit: number;
+  readonly #faults = new Map<PortOperation, ArmedFault[]>();
+  #log: PortCall[] = [];
+  #sequence = 0;
+
+  constructor(inner: P, options: MockPortOptions = {}) {
+    this.#limit = options.logLimit ?? 10_000;
+    this.port = this.#decorate(inner);
+    for (const fault of options.faults ?? []) this.#arm(fault.operation, fault);
+  }
+
+  /** Logged calls, oldest first; only those of the operations named, when some are. */
+  calls(): readonly PortCall[];
+  calls<O extends PortOperation>(...operations: O[]): readonly PortCall<O>[];
+  calls(...operations: PortOperation[]): readonly PortCall[] {
+    if (operations.length === 0) return [...this.#log];
+    return this.#log.filter((call) => operations.includes(call.operation));
+  }
+
+  /** Calls that the log no longer holds. */
+  get dropped(): number {
+    return this.#sequence - (this.#log[0]?.sequence ?? this.#sequence);
+  }
+
+  /** Empties the log. Armed faults stay. */
+  clearCalls(): void {
+    this.#log = [];
+  }
+
+  /** Arms a fault. Several of one operation work independently of each other. */
+  fail<O extends PortOperation>(fault: MockFault<O>): void {
+    this.#arm(fault.operation, fault as MockFault);
+  }
+
+  /** Disarms every fault that has not happened yet. */
+  clearFaults(): void {
+    this.#faults.clear();
+  }
+
+  #arm(operation: PortOperation, fault: MockFault): void {
+    const list = this.#faults.get(operation) ?? [];
+    list.push({ skip: (fault.nth ?? 1) - 1, left: fault.times ?? 1, by: fault.by ?? 'throw' });
+    this.#faults.set(operation, list);
+  }
+
+  #decorate(inner: P): P {
+    const target = inner as unknown as Record<string, unknown>;
+    const port: Record<string, unknown> = {};
+    const pass = (name: string) => Object.defineProperty(port, name, { enumerable: true, get: () => target[name] });
+    for (const name of ['backend', 'capabilities', 'vcpuCount', 'clockOrigin']) pass(name);
+    const wrap = (operation: PortOperation) => {
+      const call = target[operation] as (...args: unknown[]) => unknown;
+      port[operation] = (...args: unknown[]) => this.#call(operation, args, () => call.apply(inner, args));
+    };
+    wrap('close');
+    for (const capability of inner.capabilities) {
+      for (const name of PROPERTIES[capability] ?? []) pass(name);
+      for (const operation of OPERATIONS[capability]) wrap(operation);
+    }
+    return port as unknown as P;
+  }
+
+  #call(operation: PortOperation, args: unknown[], run: () => unknown): unknown {
+    const fault = this.#dueFault(operation);
+    let returned: unknown;
+    let thrown: unknown;
+    try {
+      if (fault === 'throw') {
+        throw new GlueError('ERR_GLUE_INJECTED_FAULT', `the test made this call of ${operation} fail`);
+      }
+      returned = fault === 'refuse' ? REFUSALS[operation as RefusableOperation] : run();
+      return returned;
+    } catch (error) {
+      thrown = error;
+      throw error;
+    } finally {
+      this.#append(operation, args, returned, thrown, fault !== undefined);
+    }
+  }
+
+  #append(operation: PortOperation, args: unknown[], returned: unknown, thrown: unknown, injected: boolean): void {
+    this.#log.push({
+      sequence: this.#sequence++,
+      operation,
+      args: args.map((arg) => (arg instanceof Uint8Array ? arg.slice() : arg)),
+      returned,
+      thrown,
+      injected,
+    } as unknown as PortCall);
+    if (this.#log.length > this.#limit) this.#log.shift();
+  }
+
+  #dueFault(operation: PortOperation): 'throw' | 'refuse' | undefined {
+    const armed = this.#faults.get(operation);
+    if (armed === undefined) return undefined;
+    let due: 'throw' | 'refuse' | undefined;
+    for (const fault of armed) {
+      if (fault.skip > 0) fault.skip--;
+      else if (fault.left > 0) {
+        fault.left--;
+        due ??= fault.by;
+      }
+    }
+    return due;
+  }
+}
+
+/**
+ * Wraps any port so that every call is logged and chosen calls fail: with it each error path above a port can be reached
+ * in a test. The wrapped port has exactly the capabilities of the inner one.
+ */
+export function createMockPort<P extends PortBase>(inner: P, options: MockPortOptions = {}): MockPort<P> {
+  return new MockPort(inner, options);
+}

@@ -1,0 +1,471 @@
+import {
+  Access,
+  createVcpuRecord,
+  ExitCause,
+  ExitKind,
+  type Gfn,
+  type Gpa,
+  type Gva,
+  gpa,
+  gpaOf,
+  hex64,
+  isExpressible,
+  PAGE_SIZE,
+  type Reply,
+  type ShutdownReason,
+  u32Index,
+  type VcpuRecord,
+} from '@introd/abi';
+import { GlueError } from '../error.js';
+import {
+  type Capability,
+  type FullPort,
+  type MemoryRegion,
+  NO_EXIT,
+  type RegisterGroup,
+  type SwitchedExit,
+} from '../port.js';
+
+/** Options of {@link createSyntheticPort}. */
+export interface SyntheticPortOptions {
+  /** Number of VCPUs, default 1. */
+  readonly vcpus?: number;
+  /** RAM, ascending and page aligned; default 16 MiB at 0. */
+  readonly memory?: readonly MemoryRegion[];
+  /** Unix time in milliseconds of guest time 0, default 2024-01-01. */
+  readonly clockOrigin?: number;
+}
+
+/** An exception that the code under test injected. */
+export interface SyntheticInjection {
+  readonly index: number;
+  readonly vector: number;
+  readonly errorCode: number;
+  readonly cr2: bigint;
+}
+
+/** Details of an EPT violation to raise. */
+export interface SyntheticViolation {
+  readonly gpa: Gpa;
+  readonly gla?: Gva;
+  readonly access: Access;
+  /** Default DATA, or FETCH when the access is exactly EXECUTE. */
+  readonly cause?: ExitCause;
+  /** Bytes, default 0 (unknown). */
+  readonly size?: number;
+}
+
+const ALL_CAPABILITIES: readonly Capability[] = [
+  'memory',
+  'write',
+  'map',
+  'registers',
+  'pause',
+  'exits',
+  'page-access',
+  'inject',
+];
+
+/** Exits that can wait at once: every VCPU and the guest record have one at most, so this is never full. */
+const QUEUE_SIZE = 256;
+
+const KIND = u32Index('exitKind');
+const CAUSE = u32Index('exitCause');
+const ACCESS = u32Index('exitAccess');
+const SIZE = u32Index('exitSize');
+const GPA = u32Index('exitGpa');
+const GLA_VALID = u32Index('exitGlaValid');
+const REGISTER = u32Index('exitRegister');
+const VECTOR = u32Index('exitVector');
+const ERROR_CODE = u32Index('exitErrorCode');
+const TIME = u32Index('exitTime');
+const OLD_VALUE = u32Index('exitOldValue');
+const NEW_VALUE = u32Index('exitNewValue');
+const REPLY_VALUE = u32Index('replyValue');
+
+/** RAM of one region with what belongs to it. */
+class Region {
+  readonly end: number;
+  readonly bytes: Uint8Array;
+  readonly words: Uint32Array;
+  readonly rights: Uint8Array;
+  readonly pages: (Uint8Array | undefined)[];
+
+  constructor(
+    readonly start: number,
+    size: number,
+  ) {
+    if (start % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || size <= 0) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', `not a page-aligned region: ${hex64(start)}, ${size} bytes`);
+    }
+    this.end = start + size;
+    this.bytes = new Uint8Array(size);
+    this.words = new Uint32Array(this.bytes.buffer);
+    this.rights = new Uint8Array(size / PAGE_SIZE).fill(Access.ALL);
+    this.pages = Array.from({ length: size / PAGE_SIZE });
+  }
+}
+
+/**
+ * A port with every capability and no processor behind it: RAM in an array, VCPU records that the test fills, exits that
+ * the test raises. For unit tests of what sits on a port, and for benchmarks: nothing on the way of an exit allocates.
+ */
+export class SyntheticPort implements FullPort {
+  readonly backend = 'synthetic';
+  readonly capabilities: ReadonlySet<Capability> = new Set(ALL_CAPABILITIES);
+  readonly vcpuCount: number;
+  readonly clockOrigin: number;
+  readonly memoryRegions: readonly MemoryRegion[];
+  readonly guestRecord: VcpuRecord;
+
+  /** Guest time in microseconds that the next exit carries; the test moves it. */
+  time = 0;
+  /** Calls of `setPageAccess` so far. */
+  pageAccessSets = 0;
+  /** Calls of `flushPageAccess` so far. */
+  pageAccessFlushes = 0;
+  /** Calls of `storeRegisters` so far. */
+  registerStores = 0;
+  /** Calls of `reply` so far. */
+  replies = 0;
+  /** What was injected, oldest first. The injection of a VCPU stays pending until {@link reportInjection}. */
+  readonly injections: SyntheticInjection[] = [];
+  /** MSRs outside the record that `readMsr` knows. */
+  readonly msrs = new Map<number, bigint>();
+
+  readonly #regions: Region[];
+  readonly #records: VcpuRecord[] = [];
+  readonly #queue = new Uint8Array(QUEUE_SIZE);
+  #head = 0;
+  #tail = 0;
+  /** 0: runs; 1: raised, not delivered; 2: delivered by `next`. */
+  readonly #state: Uint8Array;
+  readonly #lastReply: Int8Array;
+  readonly #pendingInjection: Uint8Array;
+  readonly #exitsOn = new Set<string>();
+  #pauses = 0;
+  #closed = false;
+
+  constructor(options: SyntheticPortOptions = {}) {
+    this.vcpuCount = options.vcpus ?? 1;
+    this.clockOrigin = options.clockOrigin ?? Date.UTC(2024, 0, 1);
+    this.memoryRegions = options.memory ?? [{ start: gpa(0), size: 16 * 1024 * 1024 }];
+    this.#regions = this.memoryRegions.map((region) => new Region(region.start, region.size));
+    for (let index = 0; index <= this.vcpuCount; index++) this.#records.push(createVcpuRecord(index));
+    this.guestRecord = this.#records[this.vcpuCount]!;
+    this.#state = new Uint8Array(this.vcpuCount + 1);
+    this.#lastReply = new Int8Array(this.vcpuCount + 1).fill(-1);
+    this.#pendingInjection = new Uint8Array(this.vcpuCount);
+  }
+
+  // --- what the test does ---
+
+  /** Queues the exit that the record `index` holds (`vcpuCount`: the guest record); {@link next} returns it. */
+  raise(index: number): void {
+    if (this.#state[index] !== 0) {
+      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} already holds an exit without a reply`);
+    }
+    const words = this.#records[index]!.u32;
+    words[TIME] = this.time % 2 ** 32;
+    words[TIME + 1] = this.time / 2 ** 32;
+    this.#state[index] = 1;
+    this.#queue[this.#tail] = index;
+    this.#tail = (this.#tail + 1) % QUEUE_SIZE;
+  }
+
+  /** Fills the record of a VCPU with an EPT violation and queues it. */
+  raiseViolation(index: number, violation: SyntheticViolation): void {
+    const record = this.#records[index]!;
+    const words = record.u32;
+    words[KIND] = ExitKind.EPT_VIOLATION;
+    words[CAUSE] = violation.cause ?? (violation.access === Access.EXECUTE ? ExitCause.FETCH : ExitCause.DATA);
+    words[ACCESS] = violation.access;
+    words[SIZE] = violation.size ?? 0;
+    words[GPA] = violation.gpa % 2 ** 32;
+    words[GPA + 1] = violation.gpa / 2 ** 32;
+    words[GLA_VALID] = violation.gla === undefined ? 0 : 1;
+    record.set('exitGla', violation.gla ?? 0n);
+    this.raise(index);
+  }
+
+  /** Fills the record of a VCPU with a CR, MSR or XCR write and queues it. */
+  raiseRegisterWrite(
+    index: number,
+    kind: typeof ExitKind.CR_WRITE | typeof ExitKind.MSR_WRITE | typeof ExitKind.XCR_WRITE,
+    register: number,
+    oldValue: bigint,
+    newValue: bigint,
+  ): void {
+    const record = this.#records[index]!;
+    record.u32[KIND] = kind;
+    record.u32[REGISTER] = register;
+    record.set('exitOldValue', oldValue);
+    record.set('exitNewValue', newValue);
+    record.u32[REPLY_VALUE] = record.u32[NEW_VALUE]!;
+    record.u32[REPLY_VALUE + 1] = record.u32[NEW_VALUE + 1]!;
+    this.raise(index);
+  }
+
+  /** Queues a tick of the guest. Time is what the test set. */
+  raiseTick(): void {
+    this.guestRecord.u32[KIND] = ExitKind.TICK;
+    this.raise(this.vcpuCount);
+  }
+
+  /** Queues the end of the guest. */
+  raiseShutdown(reason: ShutdownReason): void {
+    this.guestRecord.u32[KIND] = ExitKind.SHUTDOWN;
+    this.guestRecord.u32[REGISTER] = reason;
+    this.raise(this.vcpuCount);
+  }
+
+  /** Queues the report that an event was delivered to a VCPU, and takes back the pending injection. */
+  reportInjection(index: number, vector: number, errorCode: number, cr2: bigint): void {
+    const record = this.#records[index]!;
+    record.u32[KIND] = ExitKind.EVENT_INJECTED;
+    record.u32[VECTOR] = vector;
+    record.u32[ERROR_CODE] = errorCode;
+    record.u32[OLD_VALUE] = 0;
+    record.u32[OLD_VALUE + 1] = 0;
+    record.set('exitNewValue', cr2);
+    this.#pendingInjection[index] = 0;
+    this.raise(index);
+  }
+
+  /** The last reply that a record got, `undefined` before the first. */
+  lastReply(index: number): Reply | undefined {
+    const action = this.#lastReply[index]!;
+    return action < 0 ? undefined : (action as Reply);
+  }
+
+  /** Whether a kind of exit is switched on. */
+  isExitOn(exit: SwitchedExit): boolean {
+    return this.#exitsOn.has(switchName(exit));
+  }
+
+  // --- the port ---
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const region of this.#regions) region.rights.fill(Access.ALL);
+    this.#exitsOn.clear();
+    this.#state.fill(0);
+    this.#head = this.#tail;
+  }
+
+  readPhysical(address: Gpa, target: Uint8Array): boolean {
+    this.#assertOpen();
+    const region = this.#regionOf(address, target.length);
+    if (region === undefined) return this.#copyAcross(address, target, false);
+    const at = address - region.start;
+    if (target.length <= 16) {
+      const bytes = region.bytes;
+      for (let i = 0; i < target.length; i++) target[i] = bytes[at + i]!;
+    } else {
+      target.set(region.bytes.subarray(at, at + target.length));
+    }
+    return true;
+  }
+
+  writePhysical(address: Gpa, source: Uint8Array): boolean {
+    this.#assertOpen();
+    const region = this.#regionOf(address, source.length);
+    if (region === undefined) return this.#copyAcross(address, source, true);
+    region.bytes.set(source, address - region.start);
+    return true;
+  }
+
+  compareExchange(
+    address: Gpa,
+    size: 1 | 2 | 4 | 8,
+    expectedLow: number,
+    expectedHigh: number,
+    newLow: number,
+    newHigh: number,
+  ): boolean {
+    this.#assertOpen();
+    const region = this.#regionOf(address, size);
+    if (region === undefined || address % size !== 0) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', `not ${size} aligned bytes of RAM: ${hex64(address)}`, {
+        address: hex64(address),
+      });
+    }
+    const at = address - region.start;
+    if (size >= 4) {
+      const words = region.words;
+      const word = at >>> 2;
+      if (words[word] !== expectedLow >>> 0) return false;
+      if (size === 8) {
+        if (words[word + 1] !== expectedHigh >>> 0) return false;
+        words[word + 1] = newHigh;
+      }
+      words[word] = newLow;
+      return true;
+    }
+    const bytes = region.bytes;
+    if (bytes[at] !== (expectedLow & 0xff)) return false;
+    if (size === 2) {
+      if (bytes[at + 1] !== ((expectedLow >>> 8) & 0xff)) return false;
+      bytes[at + 1] = newLow >>> 8;
+    }
+    bytes[at] = newLow;
+    return true;
+  }
+
+  mapPage(frame: Gfn): Uint8Array | undefined {
+    this.#assertOpen();
+    const address = gpaOf(frame);
+    const region = this.#regionOf(address, PAGE_SIZE);
+    if (region === undefined) return undefined;
+    const page = (address - region.start) / PAGE_SIZE;
+    let view = region.pages[page];
+    if (view === undefined) {
+      view = region.bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+      region.pages[page] = view;
+    }
+    return view;
+  }
+
+  vcpu(index: number): VcpuRecord {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+    return this.#records[index]!;
+  }
+
+  fetchRegisters(index: number, _groups: RegisterGroup): void {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+  }
+
+  storeRegisters(index: number, _groups: RegisterGroup): void {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+    this.registerStores++;
+  }
+
+  readMsr(index: number, msr: number): bigint | undefined {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+    return this.msrs.get(msr);
+  }
+
+  get pauseCount(): number {
+    return this.#pauses;
+  }
+
+  pause(): void {
+    this.#assertOpen();
+    this.#pauses++;
+  }
+
+  resume(): void {
+    this.#assertOpen();
+    if (this.#pauses === 0) throw new GlueError('ERR_GLUE_NOT_PAUSED', 'resume without pause');
+    this.#pauses--;
+  }
+
+  next(_timeout: number): number {
+    this.#assertOpen();
+    if (this.#head === this.#tail) return NO_EXIT;
+    const index = this.#queue[this.#head]!;
+    this.#head = (this.#head + 1) % QUEUE_SIZE;
+    this.#state[index] = 2;
+    return index;
+  }
+
+  reply(index: number, action: Reply): void {
+    this.#assertOpen();
+    if (this.#state[index] !== 2 || (index === this.vcpuCount && this.guestRecord.u32[KIND] === ExitKind.SHUTDOWN)) {
+      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} holds no exit that waits for a reply`);
+    }
+    this.#state[index] = 0;
+    this.#lastReply[index] = action;
+    this.replies++;
+  }
+
+  setExit(exit: SwitchedExit, on: boolean): void {
+    this.#assertOpen();
+    if (on) this.#exitsOn.add(switchName(exit));
+    else this.#exitsOn.delete(switchName(exit));
+  }
+
+  getPageAccess(frame: Gfn): Access {
+    this.#assertOpen();
+    const region = this.#regionOf(gpaOf(frame), PAGE_SIZE);
+    return region === undefined ? Access.ALL : region.rights[(gpaOf(frame) - region.start) / PAGE_SIZE]!;
+  }
+
+  setPageAccess(frame: Gfn, access: Access): void {
+    this.#assertOpen();
+    if (!isExpressible(access)) {
+      throw new GlueError('ERR_GLUE_ACCESS_NOT_EXPRESSIBLE', 'a page cannot be writable without being readable');
+    }
+    const address = gpaOf(frame);
+    const region = this.#regionOf(address, PAGE_SIZE);
+    if (region === undefined) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', `not RAM: ${hex64(address)}`, { address: hex64(address) });
+    }
+    region.rights[(address - region.start) / PAGE_SIZE] = access;
+    this.pageAccessSets++;
+  }
+
+  flushPageAccess(): void {
+    this.#assertOpen();
+    this.pageAccessFlushes++;
+  }
+
+  inject(index: number, vector: number, errorCode: number, cr2: bigint): void {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+    if (this.#pendingInjection[index] !== 0) {
+      throw new GlueError('ERR_GLUE_INJECTION_PENDING', `VCPU ${index} already has an event to take`);
+    }
+    this.#pendingInjection[index] = 1;
+    this.injections.push({ index, vector, errorCode, cr2 });
+  }
+
+  #regionOf(address: number, length: number): Region | undefined {
+    const regions = this.#regions;
+    for (let i = 0; i < regions.length; i++) {
+      const region = regions[i]!;
+      if (address >= region.start && address + length <= region.end) return region;
+    }
+    return undefined;
+  }
+
+  /** A range that no single region holds: it may still be RAM when regions touch. Checks all before it copies. */
+  #copyAcross(address: number, bytes: Uint8Array, write: boolean): boolean {
+    for (const copy of [false, true]) {
+      for (let done = 0; done < bytes.length; ) {
+        const region = this.#regionOf(address + done, 1);
+        if (region === undefined) return false;
+        const at = address + done - region.start;
+        const length = Math.min(bytes.length - done, region.bytes.length - at);
+        if (copy && write) region.bytes.set(bytes.subarray(done, done + length), at);
+        else if (copy) bytes.set(region.bytes.subarray(at, at + length), done);
+        done += length;
+      }
+    }
+    return true;
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new GlueError('ERR_GLUE_CLOSED', 'the port is closed');
+  }
+
+  #assertVcpu(index: number): void {
+    if (!(index >= 0 && index < this.vcpuCount)) {
+      throw new GlueError('ERR_GLUE_NO_SUCH_VCPU', `no VCPU ${index}; the guest has ${this.vcpuCount}`);
+    }
+  }
+}
+
+/** A {@link SyntheticPort}. */
+export function createSyntheticPort(options: SyntheticPortOptions = {}): SyntheticPort {
+  return new SyntheticPort(options);
+}
+
+function switchName(exit: SwitchedExit): string {
+  return 'register' in exit ? `${exit.kind} ${exit.register}` : exit.kind;
+}
