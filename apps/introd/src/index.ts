@@ -1,1 +1,19 @@
-export {};
+export { runCli } from './cli.js';
+export type { CliHost } from './demo/command.js';
+export { type DemoOptions, type HostileGuest, parseDemoOptions, type RawDemoOptions } from './demo/options.js';
+export type {
+  DemoAlert,
+  DemoBoot,
+  DemoFailure,
+  DemoGuest,
+  DemoOutcome,
+  DemoProcess,
+  DemoRecord,
+  DemoScenario,
+  DemoStart,
+  DemoSummary,
+} from './demo/record.js';
+export { demoRecordSchema, isDemoRecord } from './demo/record-schema.js';
+export { type DemoResult, type DemoSink, type DemoTimings, runDemo } from './demo/run.js';
+export type { DemoAttack } from './demo/scenarios.js';
+export { CliError, type CliErrorCode, ExitCode } from './error.js';

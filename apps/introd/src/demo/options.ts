@@ -1,0 +1,101 @@
+import { readFileSync } from 'node:fs';
+import { baselineRules, ExceptionsEngine } from '@introd/exceptions';
+import { betaPolicy, enforcePolicy, offPolicy, type Policy, parsePolicy } from '@introd/windows';
+import { CliError } from '../error.js';
+import { DEMO_ATTACKS, type DemoAttack } from './scenarios.js';
+
+/** A guest that is broken on purpose, to show how a failure is told. */
+export type HostileGuest = 'triple-fault' | 'loop' | 'cyclic-processes';
+const HOSTILE_GUESTS: readonly HostileGuest[] = ['triple-fault', 'loop', 'cyclic-processes'];
+
+/** What `introd demo` was asked for, checked. */
+export interface DemoOptions {
+  readonly attack: DemoAttack;
+  /** Seed of the guest's layout and of the choice of attacks, 0 .. 2^32 - 1. */
+  readonly seed: number;
+  readonly policy: Policy;
+  /** `enforce`, `beta`, `off` or `file`. */
+  readonly policyName: string;
+  /** Exception rules in force. */
+  readonly exceptions: ExceptionsEngine;
+  /** File for the guest's physical memory at the end of the run. */
+  readonly dump?: string;
+  readonly hostile?: HostileGuest;
+}
+
+/** What the command line gives. */
+export interface RawDemoOptions {
+  readonly attack: string;
+  readonly seed: string;
+  readonly policy: string;
+  readonly exceptions: string;
+  readonly dump?: string;
+  readonly hostile?: string;
+}
+
+const BUILT_IN_POLICIES: Readonly<Record<string, Policy>> = {
+  enforce: enforcePolicy,
+  beta: betaPolicy,
+  off: offPolicy,
+};
+
+function oneOf<T extends string>(option: string, value: string, values: readonly T[]): T {
+  const found = values.find((candidate) => candidate === value);
+  if (found === undefined) {
+    throw new CliError('ERR_INTROD_USAGE', `${option} cannot be "${value}"`, {
+      hint: `use one of: ${values.join(', ')}`,
+    });
+  }
+  return found;
+}
+
+function parseSeed(text: string): number {
+  const seed = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(seed < 2 ** 32)) {
+    throw new CliError('ERR_INTROD_USAGE', `--seed cannot be "${text}"`, {
+      hint: 'use a whole number from 0 to 4294967295',
+    });
+  }
+  return seed;
+}
+
+function readText(option: string, file: string, hint: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CliError('ERR_INTROD_FILE', `${option}: cannot read "${file}": ${(cause as Error).message}`, {
+      hint,
+      cause,
+    });
+  }
+}
+
+function loadPolicy(text: string): { policy: Policy; policyName: string } {
+  const builtIn = Object.hasOwn(BUILT_IN_POLICIES, text) ? BUILT_IN_POLICIES[text] : undefined;
+  if (builtIn) return { policy: builtIn, policyName: text };
+  const source = readText('--policy', text, 'use enforce, beta, off, or the path of a policy file');
+  return { policy: parsePolicy(source), policyName: 'file' };
+}
+
+function loadExceptions(text: string): ExceptionsEngine {
+  if (text === 'none') return ExceptionsEngine.withoutRules();
+  if (text === 'baseline') return ExceptionsEngine.fromJson(baselineRules);
+  return ExceptionsEngine.fromJson([
+    { name: text, text: readText('--exceptions', text, 'use baseline, none, or the path of a rules file in JSON') },
+  ]);
+}
+
+/**
+ * Checks the command line.
+ * @throws CliError ERR_INTROD_USAGE or ERR_INTROD_FILE; what `parsePolicy` and `ExceptionsEngine.fromJson` throw for a bad file
+ */
+export function parseDemoOptions(raw: RawDemoOptions): DemoOptions {
+  return {
+    attack: oneOf('--attack', raw.attack, DEMO_ATTACKS),
+    seed: parseSeed(raw.seed),
+    ...loadPolicy(raw.policy),
+    exceptions: loadExceptions(raw.exceptions),
+    ...(raw.dump === undefined ? {} : { dump: raw.dump }),
+    ...(raw.hostile === undefined ? {} : { hostile: oneOf('--hostile', raw.hostile, HOSTILE_GUESTS) }),
+  };
+}

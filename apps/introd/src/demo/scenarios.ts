@@ -1,0 +1,60 @@
+import type { LabScenario } from '@introd/guest-lab';
+
+/** Which attacks `introd demo` can run. */
+export type DemoAttack = 'self-map' | 'none' | 'all';
+
+/** The values of `--attack`. */
+export const DEMO_ATTACKS: readonly DemoAttack[] = ['self-map', 'none', 'all'];
+
+/** A scenario as the demo runs and names it. */
+export interface PlannedScenario {
+  /** `self-map/bts/system` */
+  readonly id: string;
+  readonly kind: 'attack' | 'benign';
+  /** What happens, for a person. */
+  readonly title: string;
+  readonly target: 'system' | 'ordinary';
+  readonly lab: LabScenario;
+}
+
+/** Instruction forms of the self-map attack, in the order in which seeds choose them. */
+export const SELF_MAP_FORMS = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'] as const;
+type Form = (typeof SELF_MAP_FORMS)[number];
+
+const TARGETS = ['system', 'ordinary'] as const;
+type Target = (typeof TARGETS)[number];
+
+const PLACE: Record<Target, string> = { system: 'the System process', ordinary: 'an ordinary process' };
+
+function attack(form: Form, target: Target): PlannedScenario {
+  return {
+    id: `self-map/${form}/${target}`,
+    kind: 'attack',
+    title: `kernel code in ${PLACE[target]} opens its page tables to ring 3 with ${form.toUpperCase().replace('-', ' ')}`,
+    target,
+    lab: { name: 'self-map', form, target },
+  };
+}
+
+function benign(target: Target): PlannedScenario {
+  return {
+    id: `self-map-benign/${target}`,
+    kind: 'benign',
+    title: `kernel code in ${PLACE[target]} does legitimate work on the same page table`,
+    target,
+    lab: { name: 'self-map-benign', target },
+  };
+}
+
+/**
+ * What a run does, in order. `self-map` takes one instruction form per target, chosen by the seed; `all` takes every form.
+ * Each target's benign twin runs first.
+ */
+export function planScenarios(choice: DemoAttack, seed: number): PlannedScenario[] {
+  if (choice === 'none') return [];
+  return TARGETS.flatMap((target, index) => {
+    const forms: readonly Form[] =
+      choice === 'all' ? SELF_MAP_FORMS : [SELF_MAP_FORMS[(seed + index * 2) % SELF_MAP_FORMS.length]!];
+    return [benign(target), ...forms.map((form) => attack(form, target))];
+  });
+}
