@@ -1,1 +1,67 @@
-export {};
+/**
+ * Decoding of x86 machine code: a thin layer over iced-x86 that keeps its WebAssembly objects in one place. This entry
+ * point (`@introd/x86/decoder`) knows nothing about what an instruction does to memory or registers, so that the
+ * embedded machine may use it without sharing the engine's knowledge of operands and effects.
+ */
+import { Decoder, DecoderError, DecoderOptions, Instruction } from 'iced-x86';
+
+export {
+  Code,
+  CodeSize,
+  ConditionCode,
+  DecoderError,
+  EncodingKind,
+  FlowControl,
+  Instruction,
+  MemorySize,
+  MemorySizeExt,
+  Mnemonic,
+  OpAccess,
+  OpKind,
+  Register,
+  RegisterExt,
+} from 'iced-x86';
+
+/** Longest instruction in bytes; more prefixes raise #GP (SDM vol. 2, 2.3.11). */
+export const MAX_INSTRUCTION_LENGTH = 15;
+
+/** Why bytes are not an instruction. */
+export type DecodeFailure = 'invalid' | 'incomplete';
+
+/**
+ * Decodes the first instruction of `bytes`.
+ * @param bytes machine code; at most the first 15 bytes count
+ * @param ip address of the first byte, for RIP-relative operands and branch targets
+ * @param bitness default operand and address size of the code segment
+ * @param out receives the instruction; it is an object of the decoder library and stays usable until its owner frees it
+ * @returns undefined when `out` holds the instruction; `incomplete` when it needs more bytes than there are
+ */
+export function decodeInto(
+  bytes: Uint8Array,
+  ip: bigint,
+  bitness: 16 | 32 | 64,
+  out: Instruction,
+): DecodeFailure | undefined {
+  const code = bytes.length > MAX_INSTRUCTION_LENGTH ? bytes.subarray(0, MAX_INSTRUCTION_LENGTH) : bytes;
+  if (code.length === 0) {
+    return 'incomplete';
+  }
+  const decoder = new Decoder(bitness, code, DecoderOptions.None);
+  try {
+    decoder.ip = ip;
+    decoder.decodeOut(out);
+    const error = decoder.lastError;
+    if (error === DecoderError.None) {
+      return undefined;
+    }
+    // With 15 bytes at hand nothing is missing: the instruction is longer than any may be.
+    return error === DecoderError.NoMoreBytes && code.length < MAX_INSTRUCTION_LENGTH ? 'incomplete' : 'invalid';
+  } finally {
+    decoder.free();
+  }
+}
+
+/** An empty instruction for {@link decodeInto}, to be reused. */
+export function emptyInstruction(): Instruction {
+  return new Instruction();
+}
