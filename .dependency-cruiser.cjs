@@ -63,10 +63,17 @@ module.exports = {
     },
     {
       name: 'no-deep-imports',
-      comment: 'other packages are imported by name, never by path',
+      comment: 'another package is imported by its name, never by a path',
       severity: 'error',
       from: { path: '^(packages|apps)/([^/]+)/' },
-      to: { path: '^(packages|apps)/', pathNot: ['^$1/$2/', '^(packages|apps)/[^/]+/src/[^/]+\\.ts$'] },
+      to: { path: '^(packages|apps)/', pathNot: '^$1/$2/', dependencyTypes: ['local'] },
+    },
+    {
+      name: 'declared',
+      comment: 'an import must resolve: the package is declared in package.json and exports what is asked for',
+      severity: 'error',
+      from: {},
+      to: { couldNotResolve: true },
     },
   ],
   options: {
