@@ -1,0 +1,40 @@
+/** What the engine counted since it was made. Numbers only; reading them costs nothing. */
+export class EngineCounters {
+  /** Exits of all kinds. */
+  exits = 0;
+  eptViolations = 0;
+  crWrites = 0;
+  ticks = 0;
+  /** Exits of a kind that nobody hooked. */
+  otherExits = 0;
+  /** Callbacks of hooks called. */
+  hookCalls = 0;
+  /** EPT violations on a page that no hook restricts: the processor used stale rights, which were set anew. */
+  rightsRepairs = 0;
+  /** EPT violations of the page walker, let through. */
+  pageWalks = 0;
+  /** EPT violations during the delivery of an event. */
+  eventDeliveries = 0;
+  /** Exits answered by entering the guest again at the same RIP. */
+  retries = 0;
+  /** Exits whose instruction was not executed. */
+  blocked = 0;
+  /** Instructions found in the instruction cache. */
+  cacheHits = 0;
+  /** Instructions decoded because they were not in the cache. */
+  cacheMisses = 0;
+  /** Cached instructions dropped because their code page was written or mapped elsewhere. */
+  cacheInvalidations = 0;
+  /** Writes that the engine carried out itself. */
+  emulatedWrites = 0;
+  /** Emulated writes that were asked about again because memory had changed in between. */
+  emulationConflicts = 0;
+  /** Page-table writes that changed no monitored bit, carried out without asking anybody. */
+  irrelevantPageTableWrites = 0;
+  /** Exits at a RIP whose execution had been allowed right before (behaviour 1.2.4, step 3). */
+  reexecutions = 0;
+  /** Batches of changed rights made effective. */
+  rightsFlushes = 0;
+  /** Problems reported. */
+  problems = 0;
+}

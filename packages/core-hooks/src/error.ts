@@ -1,0 +1,21 @@
+import { IntrodError, type IntrodErrorDetails } from '@introd/abi';
+
+/** Codes of {@link CoreHooksError}. */
+export type CoreHooksErrorCode =
+  /** A hook's range is empty or crosses a page. */
+  | 'ERR_CORE_HOOKS_RANGE'
+  /** A hook's access is not exactly one of read, write and execute. */
+  | 'ERR_CORE_HOOKS_ACCESS'
+  /** A backend's VCPU record has a layout of another version. */
+  | 'ERR_CORE_HOOKS_RECORD_VERSION'
+  /** The engine was closed. */
+  | 'ERR_CORE_HOOKS_CLOSED';
+
+/** A broken promise between the engine and the code that uses it. */
+export class CoreHooksError extends IntrodError {
+  override readonly name = 'CoreHooksError';
+  declare readonly code: CoreHooksErrorCode;
+  constructor(code: CoreHooksErrorCode, message: string, details?: IntrodErrorDetails) {
+    super(code, message, details);
+  }
+}

@@ -1,0 +1,183 @@
+import type { Cr3, Gpa, Gva } from '@introd/abi';
+import type { FullPort } from '@introd/glue';
+import type { PageCache } from './page-cache.js';
+import { type TranslationStatus, type Translator, WALK_STATUS, Walk } from './translator.js';
+
+const PAGE = 4096;
+
+/** Outcome of reading a virtual range: all of it, or how far it went and why it stopped. */
+export type ReadResult =
+  | { readonly status: 'ok' }
+  | {
+      readonly status: Exclude<TranslationStatus, 'ok'>;
+      /** First address that could not be read. */
+      readonly at: Gva;
+      /** Bytes read before it. */
+      readonly done: number;
+    };
+
+const READ_OK: ReadResult = { status: 'ok' };
+
+/** Whom to tell about bytes that the engine itself changes in the guest. */
+export type WriteObserver = (gpa: number, size: number) => void;
+
+/**
+ * The guest's memory, physical and virtual, for the engine and the layers above. Second-level rights do not apply:
+ * nothing here raises an exit or calls a hook.
+ */
+export class GuestMemory {
+  readonly #port: FullPort;
+  readonly #pages: PageCache;
+  readonly #translator: Translator;
+  readonly #wrote: WriteObserver;
+  readonly #scratch = new Uint8Array(8);
+  readonly #scratchView = new DataView(this.#scratch.buffer);
+
+  /** @internal */
+  constructor(port: FullPort, pages: PageCache, translator: Translator, wrote: WriteObserver) {
+    this.#port = port;
+    this.#pages = pages;
+    this.#translator = translator;
+    this.#wrote = wrote;
+  }
+
+  /**
+   * Fills `target` from physical memory. May cross pages.
+   * @returns false, and `target` is unspecified, when some byte is not RAM
+   */
+  readPhysical(gpa: Gpa, target: Uint8Array): boolean {
+    for (let done = 0; done < target.length; ) {
+      const at = gpa + done;
+      const offset = at % PAGE;
+      const page = this.#pages.get(Math.floor(at / PAGE));
+      if (page === undefined) {
+        return false;
+      }
+      const count = Math.min(PAGE - offset, target.length - done);
+      copy(page.bytes, offset, target, done, count);
+      done += count;
+    }
+    return true;
+  }
+
+  /**
+   * Writes physical memory. May cross pages.
+   * @returns false, and nothing is written, when some byte is not RAM
+   */
+  writePhysical(gpa: Gpa, source: Uint8Array): boolean {
+    this.#wrote(gpa, source.length);
+    return this.#port.writePhysical(gpa, source);
+  }
+
+  /** The 8 bytes at `gpa`, which may have any alignment; undefined when they are not RAM. */
+  read64(gpa: Gpa): bigint | undefined {
+    return this.readPhysical(gpa, this.#scratch) ? this.#scratchView.getBigUint64(0, true) : undefined;
+  }
+
+  /**
+   * Replaces the 8 bytes at `gpa` (a multiple of 8) if they hold `expected`, in one step.
+   * @returns whether they did; undefined when they are not RAM
+   */
+  compareExchange64(gpa: Gpa, expected: bigint, value: bigint): boolean | undefined {
+    if (this.#pages.get(Math.floor(gpa / PAGE)) === undefined) {
+      return undefined;
+    }
+    this.#wrote(gpa, 8);
+    return this.#port.compareExchange(
+      gpa,
+      8,
+      Number(BigInt.asUintN(32, expected)),
+      Number(BigInt.asUintN(32, expected >> 32n)),
+      Number(BigInt.asUintN(32, value)),
+      Number(BigInt.asUintN(32, value >> 32n)),
+    );
+  }
+
+  /** Fills `target` from virtual memory, page by page, up to the first page that cannot be read. */
+  readVirtual(cr3: Cr3, va: Gva, target: Uint8Array): ReadResult {
+    const vaLow = Number(BigInt.asUintN(32, va));
+    const vaHigh = Number(BigInt.asUintN(32, va >> 32n));
+    const length = target.length;
+    const translator = this.#translator;
+    const cr3Low = Number(BigInt.asUintN(32, cr3));
+    const cr3High = Number(BigInt.asUintN(32, cr3 >> 32n));
+    for (let done = 0; done < length; ) {
+      const sum = vaLow + done;
+      const low = sum >>> 0;
+      const high = (vaHigh + Math.floor(sum / 0x1_0000_0000)) >>> 0;
+      let status = translator.walk(cr3Low, cr3High, low, high);
+      if (status === Walk.OK) {
+        const offset = low & (PAGE - 1);
+        const page = this.#pages.get(Math.floor(translator.gpa / PAGE));
+        if (page !== undefined) {
+          const count = Math.min(PAGE - offset, length - done);
+          copy(page.bytes, offset, target, done, count);
+          done += count;
+          continue;
+        }
+        status = Walk.NO_MEMORY;
+      }
+      return {
+        status: WALK_STATUS[status] as Exclude<TranslationStatus, 'ok'>,
+        at: ((BigInt(high) << 32n) | BigInt(low)) as Gva,
+        done,
+      };
+    }
+    return READ_OK;
+  }
+
+  /** The byte at `va`; undefined when it cannot be read. */
+  readU8(cr3: Cr3, va: Gva): number | undefined {
+    return this.#readScratch(cr3, va, 1) ? this.#scratch[0] : undefined;
+  }
+
+  /** The little-endian 16-bit value at `va`; undefined when it cannot be read. */
+  readU16(cr3: Cr3, va: Gva): number | undefined {
+    return this.#readScratch(cr3, va, 2) ? this.#scratchView.getUint16(0, true) : undefined;
+  }
+
+  /** The little-endian 32-bit value at `va`; undefined when it cannot be read. */
+  readU32(cr3: Cr3, va: Gva): number | undefined {
+    return this.#readScratch(cr3, va, 4) ? this.#scratchView.getUint32(0, true) : undefined;
+  }
+
+  /** The little-endian 64-bit value at `va`; undefined when it cannot be read. */
+  readU64(cr3: Cr3, va: Gva): bigint | undefined {
+    return this.#readScratch(cr3, va, 8) ? this.#scratchView.getBigUint64(0, true) : undefined;
+  }
+
+  readonly #views = [1, 2, 4, 8].map((size) => this.#scratch.subarray(0, size));
+
+  #readScratch(cr3: Cr3, va: Gva, size: 1 | 2 | 4 | 8): boolean {
+    return this.readVirtual(cr3, va, this.#views[31 - Math.clz32(size)]!).status === 'ok';
+  }
+
+  /**
+   * The NUL-terminated text at `va`, one character per byte, at most `max` bytes without the NUL.
+   * @returns undefined when a byte before the NUL cannot be read, or there is no NUL in `max` + 1 bytes
+   */
+  readAscii(cr3: Cr3, va: Gva, max: number): string | undefined {
+    const bytes = new Uint8Array(max + 1);
+    const result = this.readVirtual(cr3, va, bytes);
+    const end = bytes.subarray(0, result.status === 'ok' ? bytes.length : result.done).indexOf(0);
+    if (end < 0) {
+      return undefined;
+    }
+    let text = '';
+    for (let at = 0; at < end; at++) {
+      text += String.fromCharCode(bytes[at]!);
+    }
+    return text;
+  }
+}
+
+/** Copies bytes; few of them one by one, which is faster than making views for a block copy. */
+function copy(source: Uint8Array, from: number, target: Uint8Array, to: number, count: number): void {
+  if (count > 64) {
+    target.set(source.subarray(from, from + count), to);
+    return;
+  }
+  for (let at = 0; at < count; at++) {
+    target[to + at] = source[from + at]!;
+  }
+}

@@ -1,0 +1,219 @@
+import { Access, accessText, type Gfn, type Gpa, hex64, PAGE_SIZE } from '@introd/abi';
+import type { AccessEvent } from './access-event.js';
+import { CoreHooksError } from './error.js';
+import { FrameTable } from './frame-table.js';
+import type { PageRights } from './page-rights.js';
+
+/** What to hook. */
+export interface PageHookOptions {
+  /** First byte. */
+  readonly gpa: Gpa;
+  /** Number of bytes, 1 or more; the range must lie within one page. */
+  readonly length: number;
+  /** Exactly one of the {@link Access} bits. */
+  readonly access: Access;
+  /** Called for each access that touches the range. */
+  readonly callback: (event: AccessEvent) => void;
+  /** High ones are called before normal ones, each in the order in which they were set. Default normal. */
+  readonly priority?: 'high' | 'normal';
+  /**
+   * The range holds page-table entries of 8 bytes. For write hooks: the callback learns old and new value of the entry
+   * before the write happens, may replace it, and is not called when no bit that matters changes (see `PageTableWrite`).
+   */
+  readonly pagingStructure?: boolean;
+}
+
+/** A hook on a range of a physical page. */
+export class PageHook {
+  readonly gpa: Gpa;
+  readonly length: number;
+  readonly access: Access;
+  readonly callback: (event: AccessEvent) => void;
+  readonly priority: 'high' | 'normal';
+  readonly pagingStructure: boolean;
+  /** @internal First byte in the page. */
+  readonly first: number;
+  /** @internal First byte in the page behind the range. */
+  readonly end: number;
+  /** @internal The page that it is part of. */
+  readonly page: HookedPage;
+  /** @internal Writes that touch it are carried out by the engine wherever it can, so that they are done before the reply. */
+  readonly emulateWrites: boolean;
+  #removed = false;
+  readonly #owner: PageHooks;
+
+  /** @internal */
+  constructor(options: PageHookOptions, page: HookedPage, owner: PageHooks, emulateWrites: boolean) {
+    this.gpa = options.gpa;
+    this.length = options.length;
+    this.access = options.access;
+    this.callback = options.callback;
+    this.priority = options.priority ?? 'normal';
+    this.pagingStructure = (options.pagingStructure ?? false) && options.access === Access.WRITE;
+    this.first = options.gpa % PAGE_SIZE;
+    this.end = this.first + options.length;
+    this.page = page;
+    this.emulateWrites = emulateWrites || this.pagingStructure;
+    this.#owner = owner;
+  }
+
+  /** Whether it was removed; its callback is not called any more. */
+  get removed(): boolean {
+    return this.#removed;
+  }
+
+  /**
+   * Removes the hook. From now on its callback is not called; the page's rights follow before the next reply to the
+   * guest. May be called from inside any callback. A second call does nothing.
+   */
+  remove(): void {
+    if (!this.#removed) {
+      this.#removed = true;
+      this.#owner.enqueueRemoval(this);
+    }
+  }
+}
+
+/** The hooks of one page by access, each list in calling order. Lists are replaced, never changed. */
+export class HookedPage {
+  reads: readonly PageHook[] = [];
+  writes: readonly PageHook[] = [];
+  executes: readonly PageHook[] = [];
+  constructor(readonly frame: Gfn) {}
+
+  hooksOf(access: Access): readonly PageHook[] {
+    return access === Access.WRITE ? this.writes : access === Access.READ ? this.reads : this.executes;
+  }
+
+  replace(access: Access, hooks: readonly PageHook[]): void {
+    if (access === Access.WRITE) {
+      this.writes = hooks;
+    } else if (access === Access.READ) {
+      this.reads = hooks;
+    } else {
+      this.executes = hooks;
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.reads.length === 0 && this.writes.length === 0 && this.executes.length === 0;
+  }
+}
+
+/**
+ * Hooks on physical pages. A page exits as a whole for the kinds of access that some hook on it wants to see; callbacks run only
+ * for accesses that touch their range.
+ */
+export class PageHooks {
+  readonly #rights: PageRights;
+  readonly #pages = new FrameTable<HookedPage>();
+  #removed: PageHook[] = [];
+
+  /** @internal */
+  constructor(rights: PageRights) {
+    this.#rights = rights;
+  }
+
+  /**
+   * Sets a hook. The backend is told at once; {@link flush} says how the guest's processors learn of it.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS; what the backend throws. Nothing is set then.
+   */
+  set(options: PageHookOptions): PageHook {
+    return this.setHook(options, false);
+  }
+
+  /**
+   * Makes all rights changed so far effective for every processor. It happens by itself before each reply and before the
+   * engine waits for the next exit; whoever must know that no write goes unseen from here on (to read what it hooked) calls it.
+   */
+  flush(): void {
+    this.#rights.flush();
+  }
+
+  /** Number of hooks that are set and not removed. */
+  get count(): number {
+    let count = 0;
+    for (const page of this.#pages.values()) {
+      for (const hooks of [page.reads, page.writes, page.executes]) {
+        count += hooks.filter((hook) => !hook.removed).length;
+      }
+    }
+    return count;
+  }
+
+  /** @internal {@link set} with a choice that only the engine's own hooks have. */
+  setHook(options: PageHookOptions, emulateWrites: boolean): PageHook {
+    const { gpa, length, access } = options;
+    if (!Number.isInteger(length) || length < 1 || (gpa % PAGE_SIZE) + length > PAGE_SIZE) {
+      throw new CoreHooksError(
+        'ERR_CORE_HOOKS_RANGE',
+        `a hook of ${length} bytes at ${hex64(gpa)} is not within one page`,
+        {
+          address: hex64(gpa),
+          hint: 'Set one hook for each page of the range.',
+        },
+      );
+    }
+    if (access !== Access.READ && access !== Access.WRITE && access !== Access.EXECUTE) {
+      throw new CoreHooksError('ERR_CORE_HOOKS_ACCESS', `a hook wants one kind of access, not ${accessText(access)}`, {
+        address: hex64(gpa),
+        hint: 'Set one hook for each of read, write and execute.',
+      });
+    }
+    const frame = Math.floor(gpa / PAGE_SIZE) as Gfn;
+    this.#rights.restrict(frame, access);
+    let page = this.#pages.get(frame);
+    if (page === undefined) {
+      page = new HookedPage(frame);
+      this.#pages.set(frame, page);
+    }
+    const hook = new PageHook(options, page, this, emulateWrites);
+    const hooks = page.hooksOf(access);
+    let at = hooks.length;
+    if (hook.priority === 'high') {
+      const normal = hooks.findIndex((other) => other.priority === 'normal');
+      at = normal < 0 ? hooks.length : normal;
+    }
+    page.replace(access, [...hooks.slice(0, at), hook, ...hooks.slice(at)]);
+    return hook;
+  }
+
+  /** @internal The hooks of a frame; undefined when there are none. */
+  pageOf(frame: number): HookedPage | undefined {
+    return this.#pages.get(frame);
+  }
+
+  /** @internal */
+  enqueueRemoval(hook: PageHook): void {
+    this.#removed.push(hook);
+  }
+
+  /** @internal Takes removed hooks out of their pages and lifts the rights that only they restricted. */
+  commitRemovals(): void {
+    if (this.#removed.length === 0) {
+      return;
+    }
+    const removed = this.#removed;
+    this.#removed = [];
+    for (const hook of removed) {
+      const { page, access } = hook;
+      const hooks = page.hooksOf(access);
+      if (hooks.includes(hook)) {
+        page.replace(
+          access,
+          hooks.filter((other) => other !== hook),
+        );
+        this.#rights.release(page.frame, access);
+        if (page.isEmpty) {
+          this.#pages.delete(page.frame);
+        }
+      }
+    }
+  }
+
+  /** @internal Forgets every hook; the rights are restored by their owner. */
+  clear(): void {
+    this.#pages.clear();
+    this.#removed = [];
+  }
+}

@@ -1,0 +1,37 @@
+import type { Gpa } from '@introd/abi';
+
+/** A write to a page-table entry of 8 bytes that has not happened yet. There is one object for all; nothing of it may be kept. */
+export class PageTableWrite {
+  /** Where the entry lies, a multiple of 8. */
+  gpa = 0 as Gpa;
+  /** Low half of the entry as it is in memory. */
+  oldLow = 0;
+  /** High half of it. */
+  oldHigh = 0;
+  /** Low half of the entry as the write would leave it. Earlier callbacks' replacements show here. */
+  newLow = 0;
+  /** High half of it. */
+  newHigh = 0;
+  /** @internal Whether a callback replaced the value. */
+  replaced = false;
+
+  /** The entry as it is in memory. Allocates. */
+  get old(): bigint {
+    return (BigInt(this.oldHigh) << 32n) | BigInt(this.oldLow);
+  }
+
+  /** The entry as the write would leave it. Allocates. */
+  get new(): bigint {
+    return (BigInt(this.newHigh) << 32n) | BigInt(this.newLow);
+  }
+
+  /**
+   * Makes the write commit another entry: all 8 bytes, in one step. Registers and flags become what the instruction
+   * makes of the unreplaced value, so the guest's code does not notice before it reads the entry again.
+   */
+  replace(value: bigint): void {
+    this.newLow = Number(BigInt.asUintN(32, value));
+    this.newHigh = Number(BigInt.asUintN(32, value >> 32n));
+    this.replaced = true;
+  }
+}

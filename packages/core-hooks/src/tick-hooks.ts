@@ -1,0 +1,41 @@
+import type { EngineCounters } from './counters.js';
+import { Listeners } from './listeners.js';
+
+/** One second of guest time has passed. */
+export interface TickEvent {
+  /** Guest time in microseconds. */
+  readonly time: number;
+}
+
+/** A function to be called each second of guest time. */
+export interface TickHook {
+  /** Ends it. May be called from inside the callback. A second call does nothing. */
+  remove(): void;
+}
+
+/** The functions called at each tick, in the order in which they were set. */
+export class TickHooks {
+  readonly #listeners: Listeners<TickEvent>;
+  readonly #event = { time: 0 };
+
+  /** @internal */
+  constructor(counters: EngineCounters, onThrow: (cause: unknown) => void) {
+    this.#listeners = new Listeners(counters, onThrow);
+  }
+
+  /** Calls `callback` at each tick from now on. */
+  set(callback: (event: TickEvent) => void): TickHook {
+    return this.#listeners.add(callback);
+  }
+
+  /** @internal */
+  dispatch(time: number): void {
+    this.#event.time = time;
+    this.#listeners.call(this.#event);
+  }
+
+  /** @internal */
+  close(): void {
+    this.#listeners.clear();
+  }
+}

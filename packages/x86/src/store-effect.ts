@@ -1,0 +1,372 @@
+import { u32Index, type VcpuRecord } from '@introd/abi';
+import { add, Flag, logic, lowMask, result, STATUS_FLAGS, subtract } from './arithmetic.js';
+import type { DecodedInstruction } from './decoded-instruction.js';
+import { rotateOrShift } from './shift.js';
+import { StoreOperation } from './store-operation.js';
+import { SourceKind } from './value-source.js';
+
+const GENERAL = u32Index('rax');
+const RIP = u32Index('rip');
+const RFLAGS = u32Index('rflags');
+const RAX = 0;
+const RCX = 1;
+const RDX = 2;
+const RBX = 3;
+const RSP = 4;
+const RSI = 6;
+const RDI = 7;
+
+const TRAP_FLAG = 0x100;
+const DIRECTION_FLAG = 0x400;
+const RESUME_FLAG = 0x1_0000;
+
+/** Registers that one instruction changes at most: MOVS with REP changes three. */
+const MAX_RESULTS = 3;
+
+/**
+ * What an instruction that stores up to 8 bytes does, computed before anything of it happens: the bytes that it
+ * leaves in memory, and the registers and flags that it changes. Made once and used for every exit; nothing is allocated.
+ *
+ * Call {@link compute} with what memory holds, put {@link newLow} and {@link newHigh} there in one step, then {@link commit}.
+ * A store that shall not happen ends with {@link commitDenied}.
+ */
+export class StoreEffect {
+  /** Low half of the value that is stored, cut to the operand's size. */
+  newLow = 0;
+  /** High half of it. */
+  newHigh = 0;
+  /** Whether {@link commit} does all that the instruction does beside the store. When not, only the value is known. */
+  complete = false;
+
+  #size = 0;
+  #length = 0;
+  /** A repeated instruction with iterations left: RIP stays. */
+  #again = false;
+  #string = false;
+  #flagsMask = 0;
+  #flags = 0;
+  #results = 0;
+  readonly #register = new Uint8Array(MAX_RESULTS);
+  readonly #low = new Uint32Array(MAX_RESULTS);
+  readonly #high = new Uint32Array(MAX_RESULTS);
+  #sourceLow = 0;
+  #sourceHigh = 0;
+
+  /**
+   * Computes the effect.
+   * @param oldLow low half of what the memory operand holds
+   * @param oldHigh high half of it; 0 for operands of 4 bytes and fewer
+   * @param sourceLow low half of the source when it is in memory ({@link SourceKind}.MEMORY)
+   * @param sourceHigh high half of it
+   * @returns false when the stored value is not known, or has more than 8 bytes
+   */
+  compute(
+    instruction: DecodedInstruction,
+    vcpu: VcpuRecord,
+    oldLow: number,
+    oldHigh: number,
+    sourceLow: number,
+    sourceHigh: number,
+  ): boolean {
+    const size = instruction.operandSize;
+    const operation = instruction.storeOperation;
+    const registers = vcpu.u32;
+    const flags = registers[RFLAGS]!;
+    this.#size = size;
+    this.#length = instruction.length;
+    this.#again = false;
+    this.#string = false;
+    this.#results = 0;
+    this.#flagsMask = 0;
+    this.#flags = 0;
+    // A single-stepped instruction ends with a trap that only the processor can raise.
+    this.complete = (flags & TRAP_FLAG) === 0;
+    if (operation === StoreOperation.NONE || size > 8) {
+      this.complete = false;
+      return false;
+    }
+    this.#readSource(instruction, registers, sourceLow, sourceHigh);
+    const low = this.#sourceLow;
+    const high = this.#sourceHigh;
+    const carry = flags & Flag.CF;
+    switch (operation) {
+      case StoreOperation.MOVE:
+        this.#store(low, high);
+        return true;
+      case StoreOperation.STOS:
+      case StoreOperation.MOVS:
+        this.#store(low, high);
+        this.#advance(instruction, registers, operation === StoreOperation.MOVS);
+        return true;
+      case StoreOperation.PUSH:
+        this.#store(low, high);
+        this.#moveRegister(registers, RSP, -size, false);
+        return true;
+      case StoreOperation.POP:
+        this.#store(low, high);
+        this.#moveRegister(registers, RSP, size, false);
+        return true;
+      case StoreOperation.CALL: {
+        const next = registers[RIP]! + this.#length;
+        this.#store(next >>> 0, registers[RIP + 1]! + (next > 0xffff_ffff ? 1 : 0));
+        this.complete = false;
+        return true;
+      }
+      case StoreOperation.XCHG:
+        this.#store(low, high);
+        this.#setPart(registers, instruction, oldLow, oldHigh);
+        return true;
+      case StoreOperation.XADD:
+        add(oldLow, oldHigh, low, high, 0, size);
+        this.#storeResult(STATUS_FLAGS);
+        this.#setPart(registers, instruction, oldLow, oldHigh);
+        return true;
+      case StoreOperation.CMPXCHG:
+        this.#compareExchange(registers, oldLow, oldHigh, low, high);
+        return true;
+      case StoreOperation.CMPXCHG8B:
+        this.#compareExchange8(registers, oldLow, oldHigh);
+        return true;
+      case StoreOperation.ADD:
+      case StoreOperation.ADC:
+        add(oldLow, oldHigh, low, high, operation === StoreOperation.ADC ? carry : 0, size);
+        this.#storeResult(STATUS_FLAGS);
+        return true;
+      case StoreOperation.SUB:
+      case StoreOperation.SBB:
+        subtract(oldLow, oldHigh, low, high, operation === StoreOperation.SBB ? carry : 0, size);
+        this.#storeResult(STATUS_FLAGS);
+        return true;
+      case StoreOperation.AND:
+        logic(oldLow & low, oldHigh & high, size);
+        this.#storeResult(STATUS_FLAGS);
+        return true;
+      case StoreOperation.OR:
+        logic(oldLow | low, oldHigh | high, size);
+        this.#storeResult(STATUS_FLAGS);
+        return true;
+      case StoreOperation.XOR:
+        logic(oldLow ^ low, oldHigh ^ high, size);
+        this.#storeResult(STATUS_FLAGS);
+        return true;
+      case StoreOperation.INC:
+        add(oldLow, oldHigh, 1, 0, 0, size);
+        this.#storeResult(STATUS_FLAGS & ~Flag.CF);
+        return true;
+      case StoreOperation.DEC:
+        subtract(oldLow, oldHigh, 1, 0, 0, size);
+        this.#storeResult(STATUS_FLAGS & ~Flag.CF);
+        return true;
+      case StoreOperation.NEG:
+        subtract(0, 0, oldLow, oldHigh, 0, size);
+        this.#storeResult(STATUS_FLAGS);
+        return true;
+      case StoreOperation.NOT:
+        this.#store(~oldLow, ~oldHigh);
+        return true;
+      case StoreOperation.BTS:
+      case StoreOperation.BTR:
+      case StoreOperation.BTC:
+        this.#changeBit(operation, oldLow, oldHigh, low & (size * 8 - 1));
+        return true;
+      case StoreOperation.MOVBE:
+        this.#storeReversed(low, high);
+        return true;
+      case StoreOperation.SHL:
+      case StoreOperation.SHR:
+      case StoreOperation.SAR:
+      case StoreOperation.ROL:
+      case StoreOperation.ROR:
+      case StoreOperation.RCL:
+      case StoreOperation.RCR:
+        rotateOrShift(operation, oldLow, oldHigh, low & 0xff, carry, size);
+        this.#store(result.low, result.high);
+        this.complete = false;
+        return true;
+      default:
+        this.complete = false;
+        return false;
+    }
+  }
+
+  /** Gives the VCPU the registers, flags and RIP that it has after the instruction. */
+  commit(vcpu: VcpuRecord): void {
+    const registers = vcpu.u32;
+    for (let index = 0; index < this.#results; index++) {
+      const at = GENERAL + this.#register[index]! * 2;
+      registers[at] = this.#low[index]!;
+      registers[at + 1] = this.#high[index]!;
+    }
+    const keep = ~(this.#flagsMask | RESUME_FLAG);
+    registers[RFLAGS] = (registers[RFLAGS]! & keep) | (this.#flags & this.#flagsMask);
+    if (!this.#again) {
+      this.#passInstruction(registers);
+    }
+  }
+
+  /**
+   * Ends an instruction whose store was denied. Nothing of it happens: no register but RIP changes. A string instruction
+   * passes the denied element, so that the rest of a repeated one is asked about too.
+   */
+  commitDenied(vcpu: VcpuRecord): void {
+    if (this.#string) {
+      this.commit(vcpu);
+    } else {
+      this.#passInstruction(vcpu.u32);
+    }
+  }
+
+  #passInstruction(registers: Uint32Array): void {
+    const next = registers[RIP]! + this.#length;
+    registers[RIP] = next;
+    if (next > 0xffff_ffff) {
+      registers[RIP + 1] = registers[RIP + 1]! + 1;
+    }
+  }
+
+  #store(low: number, high: number): void {
+    this.newLow = (low & lowMask(this.#size)) >>> 0;
+    this.newHigh = this.#size === 8 ? high >>> 0 : 0;
+  }
+
+  #storeResult(flagsMask: number): void {
+    this.newLow = result.low;
+    this.newHigh = result.high;
+    this.#flagsMask = flagsMask;
+    this.#flags = result.flags;
+  }
+
+  #storeReversed(low: number, high: number): void {
+    const swapped = swap32(low);
+    if (this.#size === 8) {
+      this.#store(swap32(high), swapped);
+    } else {
+      this.#store(this.#size === 4 ? swapped : swapped >>> 16, 0);
+    }
+  }
+
+  #readSource(instruction: DecodedInstruction, registers: Uint32Array, memoryLow: number, memoryHigh: number): void {
+    const source = instruction.source;
+    switch (source.kind) {
+      case SourceKind.REGISTER: {
+        const at = GENERAL + source.register * 2;
+        this.#sourceLow = source.highByte ? (registers[at]! >>> 8) & 0xff : registers[at]!;
+        this.#sourceHigh = registers[at + 1]!;
+        break;
+      }
+      case SourceKind.IMMEDIATE:
+        this.#sourceLow = source.low;
+        this.#sourceHigh = source.high;
+        break;
+      default:
+        this.#sourceLow = memoryLow;
+        this.#sourceHigh = memoryHigh;
+    }
+  }
+
+  #setRegister(register: number, low: number, high: number): void {
+    const index = this.#results++;
+    this.#register[index] = register;
+    this.#low[index] = low;
+    this.#high[index] = high;
+  }
+
+  /** The source register receives a value of the operand's size, by the rules for parts of registers (SDM vol. 1, 3.4.1.1). */
+  #setPart(registers: Uint32Array, instruction: DecodedInstruction, low: number, high: number): void {
+    const source = instruction.source;
+    const at = GENERAL + source.register * 2;
+    const before = registers[at]!;
+    switch (this.#size) {
+      case 8:
+        this.#setRegister(source.register, low, high);
+        break;
+      case 4:
+        this.#setRegister(source.register, low, 0);
+        break;
+      case 2:
+        this.#setRegister(source.register, (before & ~0xffff) | (low & 0xffff), registers[at + 1]!);
+        break;
+      default:
+        this.#setRegister(
+          source.register,
+          source.highByte ? (before & ~0xff00) | ((low & 0xff) << 8) : (before & ~0xff) | (low & 0xff),
+          registers[at + 1]!,
+        );
+    }
+  }
+
+  #compareExchange(registers: Uint32Array, oldLow: number, oldHigh: number, low: number, high: number): void {
+    const size = this.#size;
+    const accumulatorLow = registers[GENERAL]!;
+    const accumulatorHigh = registers[GENERAL + 1]!;
+    subtract(accumulatorLow, accumulatorHigh, oldLow, oldHigh, 0, size);
+    this.#flagsMask = STATUS_FLAGS;
+    this.#flags = result.flags;
+    if ((result.flags & Flag.ZF) !== 0) {
+      this.#store(low, high);
+      return;
+    }
+    // The processor writes back what it found (SDM vol. 2A, CMPXCHG).
+    this.#store(oldLow, oldHigh);
+    const mask = lowMask(size);
+    if (size >= 4) {
+      this.#setRegister(RAX, oldLow, size === 8 ? oldHigh : 0);
+    } else {
+      this.#setRegister(RAX, (accumulatorLow & ~mask) | (oldLow & mask), accumulatorHigh);
+    }
+  }
+
+  #compareExchange8(registers: Uint32Array, oldLow: number, oldHigh: number): void {
+    const equal = registers[GENERAL + RAX * 2] === oldLow >>> 0 && registers[GENERAL + RDX * 2] === oldHigh >>> 0;
+    this.#flagsMask = Flag.ZF;
+    this.#flags = equal ? Flag.ZF : 0;
+    if (equal) {
+      this.#store(registers[GENERAL + RBX * 2]!, registers[GENERAL + RCX * 2]!);
+    } else {
+      this.#store(oldLow, oldHigh);
+      this.#setRegister(RAX, oldLow, 0);
+      this.#setRegister(RDX, oldHigh, 0);
+    }
+  }
+
+  #changeBit(operation: StoreOperation, oldLow: number, oldHigh: number, bit: number): void {
+    const lowBit = bit < 32 ? 1 << bit : 0;
+    const highBit = bit >= 32 ? 1 << (bit - 32) : 0;
+    this.#flagsMask = Flag.CF;
+    this.#flags = (oldLow & lowBit) !== 0 || (oldHigh & highBit) !== 0 ? Flag.CF : 0;
+    if (operation === StoreOperation.BTS) {
+      this.#store(oldLow | lowBit, oldHigh | highBit);
+    } else if (operation === StoreOperation.BTR) {
+      this.#store(oldLow & ~lowBit, oldHigh & ~highBit);
+    } else {
+      this.#store(oldLow ^ lowBit, oldHigh ^ highBit);
+    }
+  }
+
+  /** Moves the string registers by one element, and counts it when the instruction is repeated. */
+  #advance(instruction: DecodedInstruction, registers: Uint32Array, source: boolean): void {
+    const cut = instruction.memory[instruction.storeOperand]!.address32;
+    const step = (registers[RFLAGS]! & DIRECTION_FLAG) !== 0 ? -this.#size : this.#size;
+    this.#string = true;
+    this.#moveRegister(registers, RDI, step, cut);
+    if (source) {
+      this.#moveRegister(registers, RSI, step, cut);
+    }
+    if (instruction.repeated) {
+      const last = this.#results;
+      this.#moveRegister(registers, RCX, -1, cut);
+      this.#again = this.#low[last] !== 0 || this.#high[last] !== 0;
+    }
+  }
+
+  #moveRegister(registers: Uint32Array, register: number, by: number, cut: boolean): void {
+    const at = GENERAL + register * 2;
+    const low = registers[at]! + by;
+    const carry = low > 0xffff_ffff ? 1 : low < 0 ? -1 : 0;
+    this.#setRegister(register, low, cut ? 0 : registers[at + 1]! + carry);
+  }
+}
+
+function swap32(value: number): number {
+  return ((value >>> 24) | ((value >>> 8) & 0xff00) | ((value & 0xff00) << 8) | (value << 24)) >>> 0;
+}
