@@ -88,6 +88,7 @@ export class MockPort<P extends PortBase> {
   readonly #faults = new Map<PortOperation, ArmedFault[]>();
   #log: PortCall[] = [];
   #sequence = 0;
+  #dropped = 0;
 
   constructor(inner: P, options: MockPortOptions = {}) {
     this.#limit = options.logLimit ?? 10_000;
@@ -103,9 +104,9 @@ export class MockPort<P extends PortBase> {
     return this.#log.filter((call) => operations.includes(call.operation));
   }
 
-  /** Calls that the log no longer holds. */
+  /** Calls that the log lost because it was full. */
   get dropped(): number {
-    return this.#sequence - (this.#log[0]?.sequence ?? this.#sequence);
+    return this.#dropped;
   }
 
   /** Empties the log. Armed faults stay. */
@@ -173,7 +174,10 @@ export class MockPort<P extends PortBase> {
       thrown,
       injected,
     } as unknown as PortCall);
-    if (this.#log.length > this.#limit) this.#log.shift();
+    if (this.#log.length > this.#limit) {
+      this.#log.shift();
+      this.#dropped++;
+    }
   }
 
   #dueFault(operation: PortOperation): 'throw' | 'refuse' | undefined {

@@ -1,0 +1,172 @@
+import { Access, ExitCause, ExitKind, gfn, gpa, gva, PAGE_SIZE, Reply, ShutdownReason } from '@introd/abi';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { NO_EXIT } from '../port.js';
+import { createSyntheticPort } from './synthetic-port.js';
+
+const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const HIGH = 2 ** 40;
+
+const isRam = (at: number) => at < 2 * PAGE_SIZE || (at >= HIGH && at < HIGH + PAGE_SIZE);
+const range = (at: number, length: number) => Array.from({ length }, (_, i) => at + i);
+const low = (x: bigint) => Number(x & 0xffff_ffffn);
+const high = (x: bigint) => Number(x >> 32n);
+
+describe('memory', () => {
+  test('agrees with a model for reads, writes and compare-exchanges at any address', () => {
+    // Two regions that touch, a hole, and one above 4 GiB.
+    const memory = [
+      { start: gpa(0), size: PAGE_SIZE },
+      { start: gpa(PAGE_SIZE), size: PAGE_SIZE },
+      { start: gpa(HIGH), size: PAGE_SIZE },
+    ];
+    const address = fc.oneof(
+      fc.integer({ min: 0, max: 2 * PAGE_SIZE + 16 }),
+      fc.integer({ min: HIGH - 16, max: HIGH + PAGE_SIZE + 16 }),
+    );
+    const step = fc.oneof(
+      fc.record({
+        kind: fc.constant('write' as const),
+        at: address,
+        bytes: fc.uint8Array({ minLength: 1, maxLength: 40 }),
+      }),
+      fc.record({ kind: fc.constant('read' as const), at: address, length: fc.integer({ min: 1, max: 40 }) }),
+      fc.record({
+        kind: fc.constant('exchange' as const),
+        at: address,
+        size: fc.constantFrom(1 as const, 2 as const, 4 as const, 8 as const),
+        hit: fc.boolean(),
+        value: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+      }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+        const port = createSyntheticPort({ memory });
+        const model = new Map<number, number>();
+        for (const action of steps) {
+          if (action.kind === 'write') {
+            const addresses = range(action.at, action.bytes.length);
+            expect(port.writePhysical(gpa(action.at), action.bytes)).toBe(addresses.every(isRam));
+            if (addresses.every(isRam)) addresses.forEach((at, i) => model.set(at, action.bytes[i]!));
+          } else if (action.kind === 'read') {
+            const addresses = range(action.at, action.length);
+            const target = new Uint8Array(action.length);
+            expect(port.readPhysical(gpa(action.at), target)).toBe(addresses.every(isRam));
+            if (addresses.every(isRam)) expect([...target]).toEqual(addresses.map((at) => model.get(at) ?? 0));
+          } else {
+            const at = action.at - (action.at % action.size);
+            const addresses = range(at, action.size);
+            if (!addresses.every(isRam)) continue;
+            const bits = 8 * action.size;
+            let held = 0n;
+            addresses.forEach((byte, i) => {
+              held |= BigInt(model.get(byte) ?? 0) << BigInt(8 * i);
+            });
+            const expected = action.hit ? held : BigInt.asUintN(bits, held + 1n);
+            const value = BigInt.asUintN(bits, action.value);
+            expect(
+              port.compareExchange(gpa(at), action.size, low(expected), high(expected), low(value), high(value)),
+            ).toBe(action.hit);
+            if (action.hit) addresses.forEach((byte, i) => model.set(byte, Number((value >> BigInt(8 * i)) & 0xffn)));
+          }
+        }
+        for (const [at, byte] of model) {
+          const target = new Uint8Array(1);
+          port.readPhysical(gpa(at), target);
+          expect(target[0]).toBe(byte);
+        }
+      }),
+      { numRuns: 50 * scale },
+    );
+  });
+
+  test('a mapped page is live and always the same view', () => {
+    const port = createSyntheticPort();
+    const page = port.mapPage(gfn(3))!;
+    port.writePhysical(gpa(3 * PAGE_SIZE + 5), Uint8Array.of(9));
+    expect(page[5]).toBe(9);
+    expect(page.byteOffset % 8).toBe(0);
+    expect(port.mapPage(gfn(3))).toBe(page);
+  });
+});
+
+describe('exits', () => {
+  test('come in the order in which they were raised, and once', () => {
+    const port = createSyntheticPort({ vcpus: 3 });
+    port.raiseViolation(2, { gpa: gpa(0x1000), access: Access.WRITE });
+    port.time = 5_000_000_000;
+    port.raiseTick();
+    port.raiseViolation(0, { gpa: gpa(2 ** 33), gla: gva(-1n), access: Access.EXECUTE });
+    expect([port.next(0), port.next(0), port.next(0), port.next(0)]).toEqual([2, 3, 0, NO_EXIT]);
+    expect(port.guestRecord).toMatchObject({ exitKind: ExitKind.TICK, exitTime: 5_000_000_000 });
+    expect(port.vcpu(0)).toMatchObject({
+      exitKind: ExitKind.EPT_VIOLATION,
+      exitCause: ExitCause.FETCH,
+      exitGpa: 2 ** 33,
+    });
+    expect(port.vcpu(0).get32('exitGlaValid')).toBe(1);
+    expect(port.vcpu(2)).toMatchObject({ exitCause: ExitCause.DATA, exitTime: 0 });
+    expect(port.vcpu(2).get32('exitGlaValid')).toBe(0);
+  });
+
+  test('are replied to once, by the VCPU that stands at one', () => {
+    const port = createSyntheticPort();
+    const notAtExit = expect.objectContaining({ code: 'ERR_GLUE_NOT_AT_EXIT' });
+    expect(port.lastReply(0)).toBeUndefined();
+    expect(() => port.reply(0, Reply.RETRY)).toThrow(notAtExit);
+    port.raiseRegisterWrite(0, ExitKind.CR_WRITE, 4, 1n, 2n);
+    expect(() => port.reply(0, Reply.RETRY)).toThrow(notAtExit);
+    expect(() => port.raise(0)).toThrow(notAtExit);
+    expect(port.next(0)).toBe(0);
+    expect(port.vcpu(0).get('replyValue')).toBe(2n);
+    port.reply(0, Reply.SKIP);
+    expect(port.lastReply(0)).toBe(Reply.SKIP);
+    expect(() => port.reply(0, Reply.SKIP)).toThrow(notAtExit);
+    expect(port.replies).toBe(1);
+  });
+
+  test('a shutdown has no reply', () => {
+    const port = createSyntheticPort();
+    port.raiseShutdown(ShutdownReason.TRIPLE_FAULT);
+    expect(port.next(0)).toBe(1);
+    expect(() => port.reply(1, Reply.RETRY)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_NOT_AT_EXIT' }));
+  });
+
+  test('switches are remembered by register', () => {
+    const port = createSyntheticPort();
+    port.setExit({ kind: 'cr-write', register: 4 }, true);
+    port.setExit({ kind: 'vmcall' }, true);
+    port.setExit({ kind: 'vmcall' }, false);
+    expect(port.isExitOn({ kind: 'cr-write', register: 4 })).toBe(true);
+    expect(port.isExitOn({ kind: 'cr-write', register: 3 })).toBe(false);
+    expect(port.isExitOn({ kind: 'vmcall' })).toBe(false);
+  });
+});
+
+describe('rights and injection', () => {
+  test('rights are kept per frame, and sets and flushes counted', () => {
+    const port = createSyntheticPort();
+    port.setPageAccess(gfn(7), Access.READ);
+    port.setPageAccess(gfn(8), Access.NONE);
+    port.flushPageAccess();
+    expect([6, 7, 8].map((frame) => port.getPageAccess(gfn(frame)))).toEqual([Access.ALL, Access.READ, Access.NONE]);
+    expect(port).toMatchObject({ pageAccessSets: 2, pageAccessFlushes: 1 });
+    port.close();
+    expect(() => port.getPageAccess(gfn(7))).toThrow(expect.objectContaining({ code: 'ERR_GLUE_CLOSED' }));
+  });
+
+  test('one injection waits until it is reported', () => {
+    const port = createSyntheticPort();
+    port.inject(0, 14, 4, 0x1000n);
+    expect(() => port.inject(0, 13, 0, 0n)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_INJECTION_PENDING' }));
+    port.reportInjection(0, 14, 4, 0x1000n);
+    expect(port.next(0)).toBe(0);
+    expect(port.vcpu(0).get32('exitVector')).toBe(14);
+    port.reply(0, Reply.RETRY);
+    port.inject(0, 6, -1, 0n);
+    expect(port.injections).toEqual([
+      { index: 0, vector: 14, errorCode: 4, cr2: 0x1000n },
+      { index: 0, vector: 6, errorCode: -1, cr2: 0n },
+    ]);
+  });
+});
