@@ -1,0 +1,61 @@
+import { defineRecord, VCPU_RECORD } from '@introd/abi';
+
+/**
+ * What the machine keeps beside each VCPU record: state that the record, as ABI between backends and engine, has no
+ * field for. It follows the record directly, so that the instruction core reaches both from one base address.
+ */
+export const VCPU_SIDE = defineRecord({
+  /** Always 0: what a memory operand without base, index or segment base adds. */
+  zero: 'u64',
+  /** MXCSR (SDM vol. 1, 10.2.3). */
+  mxcsr: 'u32',
+  /** Explicit filling. */
+  reserved: 'u32',
+  /** XMM0..XMM15, 16 bytes each, low half first. */
+  xmm: 'bytes:256',
+  /** 1 when the VCPU takes part in the machine. */
+  active: 'u32',
+  /** 1 after HLT, until an interrupt arrives. */
+  halted: 'u32',
+  /** Where the VCPU's exit is: 0 there is none, 1 waiting for the engine, 2 with the engine. */
+  exitState: 'u32',
+  /** Orders the exits that wait. */
+  exitSequence: 'u32',
+  /** 1 for the one instruction after STI or a load of SS, during which no interrupt is taken (SDM vol. 3A, 6.8.3). */
+  shadow: 'u32',
+  /** 1 while an injected exception waits; then its vector, error code (-1 for none) and CR2. */
+  injectPending: 'u32',
+  injectVector: 'u32',
+  injectError: 'u32',
+  injectCr2: 'u64',
+  /** Bits of DR6 for a debug trap that waits (SDM vol. 3B, 17.2.3). */
+  pendingDebug: 'u64',
+  /** Violations that the running instruction may commit: how many, and per violation frame number (u64), access (u32), 0. */
+  allowCount: 'u32',
+  /** Reads for which data was supplied: how many, and per read address (u64), length (u64), 64 bytes. */
+  supplyCount: 'u32',
+  allowances: 'bytes:512',
+  supplies: 'bytes:320',
+  /** The exit that the running instruction must not raise again: ExitKind, register, value to commit. */
+  passKind: 'u32',
+  passRegister: 'u32',
+  passValue: 'u64',
+  /** 1 when the next instruction is to be skipped instead of executed. */
+  skipNext: 'u32',
+  /** 1 when SMAP did not apply to the entries of the supervisor's TLB (EFLAGS.AC was set). */
+  smapOpen: 'u32',
+  /** Added to the machine's clock to give the time-stamp counter. */
+  tscOffset: 'u64',
+  /** Local APIC (SDM vol. 3A, 10.12): time of the next timer interrupt in microseconds, 0 for none. */
+  timerDeadline: 'u64',
+  timerInitial: 'u32',
+  timerStart: 'u64',
+  lvtTimer: 'u32',
+  spuriousVector: 'u32',
+  /** Interrupt request and in-service registers, 256 bits each. */
+  irr: 'bytes:32',
+  isr: 'bytes:32',
+});
+
+/** Distance from one VCPU's record to the next one's, in bytes: the record and its side area. */
+export const VCPU_BLOCK_SIZE = VCPU_RECORD.size + VCPU_SIDE.size;
