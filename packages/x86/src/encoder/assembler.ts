@@ -1,0 +1,284 @@
+/**
+ * The assembler: assembly text in Intel syntax to bytes at given addresses.
+ *
+ * One statement per line: `label:`, an instruction, or a directive; a `;` begins a comment. A label that begins with a
+ * dot belongs to the last label without one. `[label]` is RIP-relative, `mov rax, label` loads the 64-bit address.
+ * Branches are near (4 bytes) unless they say `short`. Directives: `db`, `dw`, `dd`, `dq` (numbers, for `db` also
+ * "text", for `dq` also labels), `align N`, `zero N` (N zero bytes).
+ */
+import { type Encoded, encodeInstruction, type Fixup } from './encode.js';
+import { AssemblyError } from './error.js';
+import { parseOperand, parseValue } from './operand.js';
+
+/** A section of a linked program. */
+export interface LinkedSection {
+  /** Address of the first byte. */
+  readonly address: bigint;
+  readonly bytes: Uint8Array;
+}
+
+/** A program whose labels all have addresses. */
+export interface LinkedProgram {
+  readonly sections: ReadonlyMap<string, LinkedSection>;
+  /** All labels that the text defines (local ones as `outer.local`) with their addresses. */
+  readonly labels: ReadonlyMap<string, bigint>;
+}
+
+interface Section {
+  readonly address: bigint;
+  readonly pad: number;
+  bytes: Uint8Array;
+  length: number;
+  readonly fixups: Fixup[];
+}
+
+/** Options of a section. */
+export interface SectionOptions {
+  /** Byte with which `align` fills, default 0xCC (INT3). */
+  readonly pad?: number;
+}
+
+/** Text of an instruction -> its bytes; the same few hundred lines are assembled again for every guest. */
+const encodedLines = new Map<string, Encoded>();
+/** Bound of {@link encodedLines}: text with changing numbers must not fill the memory. */
+const ENCODED_LINES_LIMIT = 20_000;
+
+const PREFIXES = new Set(['lock', 'rep', 'repe', 'repz', 'repne', 'repnz']);
+const DATA_SIZES: Readonly<Record<string, number>> = { db: 1, dw: 2, dd: 4, dq: 8 };
+const LABEL = /^([.$@A-Za-z_?][\w.$@?]*):\s*/;
+
+/** Splits at a separator outside of quotes. */
+function splitOutsideQuotes(text: string, separator: string): string[] {
+  const parts: string[] = [];
+  let quote = '';
+  let start = 0;
+  for (let i = 0; i < text.length; i++) {
+    const character = text[i]!;
+    if (quote !== '') {
+      quote = character === quote ? '' : quote;
+    } else if (character === '"' || character === "'") {
+      quote = character;
+    } else if (character === separator) {
+      parts.push(text.slice(start, i).trim());
+      start = i + 1;
+    }
+  }
+  parts.push(text.slice(start).trim());
+  return parts;
+}
+
+function encodeLine(statement: string): Encoded {
+  const known = encodedLines.get(statement);
+  if (known !== undefined) {
+    return known;
+  }
+  const words = /^(\S+)(?:\s+(.*))?$/.exec(statement)!;
+  let mnemonic = words[1]!.toLowerCase();
+  let rest = words[2] ?? '';
+  let prefix: string | undefined;
+  if (PREFIXES.has(mnemonic)) {
+    prefix = mnemonic;
+    const inner = /^(\S+)(?:\s+(.*))?$/.exec(rest);
+    mnemonic = inner?.[1]?.toLowerCase() ?? '';
+    rest = inner?.[2] ?? '';
+  }
+  const short = /^short\s+/i.exec(rest);
+  if (short !== null) {
+    rest = rest.slice(short[0].length);
+  }
+  const operands = rest === '' ? [] : splitOutsideQuotes(rest, ',').map(parseOperand);
+  const encoded = encodeInstruction(mnemonic, operands, prefix, short === null ? 'near' : 'short');
+  if (encodedLines.size >= ENCODED_LINES_LIMIT) {
+    encodedLines.clear();
+  }
+  encodedLines.set(statement, encoded);
+  return encoded;
+}
+
+/** Collects text into sections, then links them. */
+export class Assembler {
+  readonly #sections = new Map<string, Section>();
+  readonly #labels = new Map<string, bigint>();
+  readonly #external = new Map<string, bigint>();
+  #current: Section | undefined;
+  #outerLabel = '';
+
+  /**
+   * Goes on in a section.
+   * @param address of its first byte; has to be the same each time
+   */
+  section(name: string, address: bigint, options: SectionOptions = {}): this {
+    let section = this.#sections.get(name);
+    if (section === undefined) {
+      section = { address, pad: options.pad ?? 0xcc, bytes: new Uint8Array(4096), length: 0, fixups: [] };
+      this.#sections.set(name, section);
+    } else if (section.address !== address) {
+      throw new AssemblyError(`section ${name} already begins elsewhere`);
+    }
+    this.#current = section;
+    return this;
+  }
+
+  /** Gives a name to an address that lies outside of the program. */
+  define(name: string, address: bigint): this {
+    this.#external.set(name, address);
+    return this;
+  }
+
+  /**
+   * Appends text to the current section.
+   * @throws AssemblyError with the line in its hint.
+   */
+  assemble(source: string): this {
+    const section = this.#current;
+    if (section === undefined) {
+      throw new AssemblyError('no section', { hint: 'call section() first' });
+    }
+    for (const line of source.split('\n')) {
+      try {
+        this.#statement(section, splitOutsideQuotes(line, ';')[0]!);
+      } catch (error) {
+        if (error instanceof AssemblyError) {
+          throw new AssemblyError(`${error.message} in "${line.trim()}"`, { cause: error, ...hintOf(error) });
+        }
+        throw error;
+      }
+    }
+    return this;
+  }
+
+  /**
+   * Fills in all addresses.
+   * @throws AssemblyError when a label is missing or out of reach.
+   */
+  link(): LinkedProgram {
+    const sections = new Map<string, LinkedSection>();
+    for (const [name, section] of this.#sections) {
+      const bytes = section.bytes.slice(0, section.length);
+      const view = new DataView(bytes.buffer);
+      for (const fixup of section.fixups) {
+        this.#apply(view, section.address, fixup);
+      }
+      sections.set(name, { address: section.address, bytes });
+    }
+    return { sections, labels: this.#labels };
+  }
+
+  #statement(section: Section, text: string): void {
+    let statement = text;
+    for (let label = LABEL.exec(statement); label !== null; label = LABEL.exec(statement)) {
+      this.#label(section, label[1]!);
+      statement = statement.slice(label[0].length);
+    }
+    if (statement === '') {
+      return;
+    }
+    const directive = /^(db|dw|dd|dq|align|zero)\s+(.*)$/i.exec(statement);
+    if (directive !== null) {
+      this.#directive(section, directive[1]!.toLowerCase(), directive[2]!);
+      return;
+    }
+    const { bytes, fixups } = encodeLine(statement);
+    const at = section.length;
+    for (const fixup of fixups) {
+      section.fixups.push({
+        ...fixup,
+        offset: fixup.offset + at,
+        relativeTo: fixup.relativeTo === undefined ? undefined : fixup.relativeTo + at,
+        symbol: this.#fullName(fixup.symbol),
+      });
+    }
+    this.#append(section, bytes);
+  }
+
+  #label(section: Section, name: string): void {
+    const full = this.#fullName(name)!;
+    if (!name.startsWith('.')) {
+      this.#outerLabel = name;
+    }
+    if (this.#labels.has(full) || this.#external.has(full)) {
+      throw new AssemblyError(`label defined twice: ${full}`);
+    }
+    this.#labels.set(full, section.address + BigInt(section.length));
+  }
+
+  #fullName(symbol: string | undefined): string | undefined {
+    return symbol?.startsWith('.') ? `${this.#outerLabel}${symbol}` : symbol;
+  }
+
+  #directive(section: Section, name: string, rest: string): void {
+    if (name === 'align' || name === 'zero') {
+      const count = Number(parseValue(rest).value);
+      if (!Number.isInteger(count) || count < 1 || count > 0x100_0000) {
+        throw new AssemblyError(`not a size: ${rest}`);
+      }
+      const fill = name === 'zero' ? count : (count - (section.length % count)) % count;
+      this.#append(section, new Uint8Array(fill).fill(name === 'zero' ? 0 : section.pad));
+      return;
+    }
+    const size = DATA_SIZES[name]!;
+    for (const item of splitOutsideQuotes(rest, ',')) {
+      if (size === 1 && item.startsWith('"') && item.endsWith('"')) {
+        this.#append(
+          section,
+          Uint8Array.from(item.slice(1, -1), (character) => character.charCodeAt(0)),
+        );
+        continue;
+      }
+      const { value, symbol } = parseValue(item);
+      if (symbol !== undefined) {
+        if (size !== 8) {
+          throw new AssemblyError(`an address needs dq: ${item}`);
+        }
+        section.fixups.push({
+          offset: section.length,
+          size,
+          relativeTo: undefined,
+          symbol: this.#fullName(symbol),
+          addend: value,
+        });
+      }
+      const bytes = new Uint8Array(8);
+      new DataView(bytes.buffer).setBigUint64(0, BigInt.asUintN(64, value), true);
+      this.#append(section, bytes.subarray(0, size));
+    }
+  }
+
+  #append(section: Section, bytes: Uint8Array): void {
+    if (section.length + bytes.length > section.bytes.length) {
+      const larger = new Uint8Array(Math.max(section.bytes.length * 2, section.length + bytes.length));
+      larger.set(section.bytes.subarray(0, section.length));
+      section.bytes = larger;
+    }
+    section.bytes.set(bytes, section.length);
+    section.length += bytes.length;
+  }
+
+  #apply(view: DataView, address: bigint, fixup: Fixup): void {
+    let target = fixup.addend;
+    if (fixup.symbol !== undefined) {
+      const base = this.#labels.get(fixup.symbol) ?? this.#external.get(fixup.symbol);
+      if (base === undefined) {
+        throw new AssemblyError(`no such label: ${fixup.symbol}`);
+      }
+      target += base;
+    }
+    if (fixup.relativeTo === undefined) {
+      view.setBigUint64(fixup.offset, BigInt.asUintN(64, target), true);
+      return;
+    }
+    const distance = BigInt.asIntN(64, target - (address + BigInt(fixup.relativeTo)));
+    if (BigInt.asIntN(fixup.size * 8, distance) !== distance) {
+      throw new AssemblyError(`out of reach: ${fixup.symbol ?? target}, distance ${distance}`);
+    }
+    if (fixup.size === 1) {
+      view.setInt8(fixup.offset, Number(distance));
+    } else {
+      view.setInt32(fixup.offset, Number(distance), true);
+    }
+  }
+}
+
+function hintOf(error: AssemblyError): { hint?: string } {
+  return error.hint === undefined ? {} : { hint: error.hint };
+}
