@@ -1,1 +1,12 @@
-export {};
+export { AccessEvent } from './access-event.js';
+export { type AddressSpaces, everyAddressSpace } from './address-spaces.js';
+export { EngineCounters } from './counters.js';
+export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './cr-hooks.js';
+export { Engine, type EngineOptions, type ReplyStage, type StepResult } from './engine.js';
+export type { EngineProblem, EngineProblemKind } from './engine-problem.js';
+export { CoreHooksError, type CoreHooksErrorCode } from './error.js';
+export { GuestMemory, type ReadResult } from './guest-memory.js';
+export { PageHook, type PageHookOptions, PageHooks } from './page-hooks.js';
+export { PageTableWrite } from './page-table-write.js';
+export { type TickEvent, type TickHook, TickHooks } from './tick-hooks.js';
+export { type Translation, type TranslationStatus, Translator, Walk, type WalkedEntry } from './translator.js';

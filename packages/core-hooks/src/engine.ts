@@ -1,0 +1,325 @@
+import {
+  ExitKind,
+  Reply,
+  type ShutdownReason,
+  u32Index,
+  VCPU_RECORD_VERSION,
+  type VcpuRecord,
+  Verdict,
+} from '@introd/abi';
+import { type FullPort, NO_EXIT } from '@introd/glue';
+import { type AddressSpaces, everyAddressSpace } from './address-spaces.js';
+import { EngineCounters } from './counters.js';
+import { CrHooks } from './cr-hooks.js';
+import { Dispatcher } from './dispatch.js';
+import { type EptContext, EptDispatcher } from './dispatch-ept.js';
+import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
+import { CoreHooksError } from './error.js';
+import { GuestMemory } from './guest-memory.js';
+import { InstructionCache } from './instruction-cache.js';
+import { PageCache } from './page-cache.js';
+import { PageHooks } from './page-hooks.js';
+import { PageRights } from './page-rights.js';
+import { PendingWrites } from './pending-writes.js';
+import { StorePlan } from './store-plan.js';
+import { TickHooks } from './tick-hooks.js';
+import { Translator } from './translator.js';
+
+const EXIT_KIND = u32Index('exitKind');
+const EXIT_REGISTER = u32Index('exitRegister');
+const REPLY_DATA_LENGTH = u32Index('replyDataLength');
+
+/** Choices of an {@link Engine}. */
+export interface EngineOptions {
+  /**
+   * The TOCTOU rule: an exit is decided only about an instruction whose code page was write-protected before it was read.
+   * Default true. False only in tests that show what the rule is for.
+   */
+  readonly toctou?: boolean;
+  /** The verdict when a callback throws or the engine itself fails. Default `allow`: the guest goes on. */
+  readonly fallback?: 'allow' | 'block';
+}
+
+/** Something to be done before each reply. */
+export interface ReplyStage {
+  /** For problem reports. */
+  readonly name: string;
+  /** @param vcpu the record of the exit that is about to be replied to */
+  run(vcpu: VcpuRecord): void;
+}
+
+/** What one {@link Engine.step} met. */
+export type StepResult = 'exit' | 'idle' | 'shutdown';
+
+/**
+ * The engine of one guest: takes an exit, has it decided by the hooks that were set, and replies. It is synchronous and a pure
+ * function of what crosses the port.
+ *
+ * Before each reply, in this order: removed hooks are committed, the stages of {@link beforeReply} run, and changed page rights
+ * become effective in one batch.
+ */
+export class Engine {
+  readonly port: FullPort;
+  readonly memory: GuestMemory;
+  readonly translator: Translator;
+  readonly hooks: { readonly page: PageHooks; readonly cr: CrHooks; readonly tick: TickHooks };
+  readonly counters = new EngineCounters();
+
+  readonly #records: readonly VcpuRecord[];
+  readonly #dispatcher: Dispatcher;
+  readonly #context: EptContext;
+  readonly #rights: PageRights;
+  readonly #cache: InstructionCache;
+  readonly #pages: PageCache;
+  readonly #fallback: Verdict;
+  readonly #stages: ReplyStage[] = [];
+  readonly #problemListeners: ((problem: EngineProblem) => void)[] = [];
+  #index = 0;
+  #exitKind: ExitKind = ExitKind.NONE;
+  #time = 0;
+  #shutdownReason: ShutdownReason | undefined;
+  #closed = false;
+
+  /**
+   * @param port the guest; the engine closes it
+   * @throws CoreHooksError ERR_CORE_HOOKS_RECORD_VERSION
+   */
+  constructor(port: FullPort, options: EngineOptions = {}) {
+    this.port = port;
+    const records: VcpuRecord[] = [];
+    for (let index = 0; index < port.vcpuCount; index++) {
+      records.push(port.vcpu(index));
+    }
+    records.push(port.guestRecord);
+    for (const record of records) {
+      const version = record.get32('version');
+      if (version !== VCPU_RECORD_VERSION) {
+        throw new CoreHooksError(
+          'ERR_CORE_HOOKS_RECORD_VERSION',
+          `backend ${port.backend} writes VCPU records of version ${version}, the engine reads ${VCPU_RECORD_VERSION}`,
+          { hint: 'Use packages of one release.' },
+        );
+      }
+    }
+    this.#records = records;
+    const { counters } = this;
+    this.#fallback = options.fallback === 'block' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
+    this.#pages = new PageCache(port);
+    this.translator = new Translator(this.#pages);
+    this.#rights = new PageRights(port, counters, (cause) =>
+      this.#report('rights', 'the backend refused a change of page rights', cause),
+    );
+    const pageHooks = new PageHooks(this.#rights);
+    const pending = new PendingWrites(port.vcpuCount);
+    this.#cache = new InstructionCache(
+      this.#pages,
+      this.translator,
+      pageHooks,
+      counters,
+      pending,
+      options.toctou ?? true,
+    );
+    this.memory = new GuestMemory(port, this.#pages, this.translator, (gpa, size) =>
+      this.#cache.invalidateRange(gpa, size),
+    );
+    const crHooks = new CrHooks(port, counters, (cause) => {
+      this.#report('callback', 'the callback of a control register hook threw', cause);
+      return this.#fallback;
+    });
+    const tickHooks = new TickHooks(counters, (cause) =>
+      this.#report('callback', 'the callback of a tick hook threw', cause),
+    );
+    this.hooks = { page: pageHooks, cr: crHooks, tick: tickHooks };
+    this.#context = {
+      port,
+      hooks: pageHooks,
+      rights: this.#rights,
+      memory: this.memory,
+      translator: this.translator,
+      cache: this.#cache,
+      pending,
+      plan: new StorePlan(port, this.#pages, this.translator, undefined),
+      counters,
+      fallback: this.#fallback,
+      addressSpaces: everyAddressSpace,
+      report: (kind, message, cause) => this.#report(kind, message, cause),
+    };
+    this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), crHooks, tickHooks, counters);
+  }
+
+  /** What is known about the guest's operating system; set by the layer that finds out. */
+  get addressSpaces(): AddressSpaces {
+    return this.#context.addressSpaces;
+  }
+
+  set addressSpaces(value: AddressSpaces) {
+    this.#context.addressSpaces = value;
+  }
+
+  /** Guest time of the last exit in microseconds. */
+  get time(): number {
+    return this.#time;
+  }
+
+  /** Why the guest stopped for good; undefined while it runs. */
+  get shutdownReason(): ShutdownReason | undefined {
+    return this.#shutdownReason;
+  }
+
+  /** Adds something to be done before each reply, after what was added before. */
+  beforeReply(stage: ReplyStage): void {
+    this.#stages.push(stage);
+  }
+
+  /** Calls `listener` for each problem from now on. A listener that throws is ignored. */
+  onProblem(listener: (problem: EngineProblem) => void): void {
+    this.#problemListeners.push(listener);
+  }
+
+  /**
+   * Waits for one exit, handles it and replies.
+   * @param timeoutMs at most this long, as `next` of the port counts it
+   * @returns `idle` when there was none; `shutdown` when the guest stopped for good, see {@link shutdownReason}
+   * @throws CoreHooksError ERR_CORE_HOOKS_CLOSED; what the port's `next` throws
+   */
+  step(timeoutMs: number): StepResult {
+    if (this.#closed) {
+      throw new CoreHooksError('ERR_CORE_HOOKS_CLOSED', 'the engine is closed');
+    }
+    if (this.#shutdownReason !== undefined) {
+      return 'shutdown';
+    }
+    this.#commit();
+    const index = this.port.next(timeoutMs);
+    if (index === NO_EXIT) {
+      return 'idle';
+    }
+    const record = this.#records[index];
+    if (record === undefined) {
+      this.#report('backend', `the backend delivered an exit for record ${index}, which it does not have`);
+      return 'idle';
+    }
+    this.#index = index;
+    this.#time = record.exitTime;
+    this.#exitKind = record.exitKind;
+    this.counters.exits++;
+    if (record.u32[EXIT_KIND] === ExitKind.SHUTDOWN) {
+      this.#shutdownReason = record.u32[EXIT_REGISTER] as ShutdownReason;
+      return 'shutdown';
+    }
+    let verdict = this.#fallback;
+    try {
+      verdict = this.#dispatcher.dispatch(record, index, this.#time);
+    } catch (cause) {
+      this.#report('handler', 'handling an exit failed', cause);
+    }
+    this.#runStages(record);
+    this.#commit();
+    this.#reply(record, index, verdict);
+    return 'exit';
+  }
+
+  /** Removes all hooks, gives every page its rights back, and closes the port. A second call does nothing. */
+  close(): void {
+    if (this.#closed) {
+      return;
+    }
+    this.#closed = true;
+    this.hooks.tick.close();
+    try {
+      this.hooks.cr.close();
+    } catch (cause) {
+      this.#report('backend', 'switching an exit off failed', cause);
+    }
+    this.#cache.clear();
+    this.hooks.page.clear();
+    if (!this.#rights.restoreAll()) {
+      // What failed once may have been a passing fault; the port's own close is the last resort.
+      this.#rights.restoreAll();
+    }
+    this.#pages.clear();
+    this.port.close();
+  }
+
+  #runStages(record: VcpuRecord): void {
+    this.#commitRemovals();
+    for (let at = 0; at < this.#stages.length; at++) {
+      const stage = this.#stages[at]!;
+      try {
+        stage.run(record);
+      } catch (cause) {
+        this.#report('callback', `the stage ${stage.name} before the reply threw`, cause);
+      }
+    }
+  }
+
+  #commit(): void {
+    this.#commitRemovals();
+    this.#rights.flush();
+  }
+
+  #commitRemovals(): void {
+    this.hooks.page.commitRemovals();
+    try {
+      this.hooks.cr.commitRemovals();
+    } catch (cause) {
+      this.#report('backend', 'switching an exit off failed', cause);
+    }
+  }
+
+  #reply(record: VcpuRecord, index: number, verdict: Verdict): void {
+    const action = index === this.port.vcpuCount ? Reply.RETRY : this.#replyOf(record, verdict);
+    try {
+      this.port.reply(index, action);
+    } catch (cause) {
+      this.#report('backend', 'the backend refused a reply', cause);
+      try {
+        // A guest must not be left standing.
+        this.port.reply(index, action);
+      } catch (again) {
+        this.#report('backend', 'the backend refused a reply twice', again);
+      }
+    }
+  }
+
+  #replyOf(record: VcpuRecord, verdict: Verdict): Reply {
+    switch (verdict) {
+      case Verdict.ALLOWED:
+        return Reply.ALLOW_ONCE;
+      case Verdict.ALLOWED_VIRTUAL:
+        return Reply.RETRY;
+      case Verdict.RETRY:
+        this.counters.retries++;
+        return Reply.RETRY;
+      case Verdict.NOT_ALLOWED:
+        return Reply.SKIP;
+      case Verdict.ALLOWED_PATCHED:
+        if (record.u32[REPLY_DATA_LENGTH]! > 0) {
+          return Reply.SUPPLY_READ;
+        }
+        break;
+      default:
+    }
+    this.#report('callback', `a hook gave the verdict ${String(verdict)}, which cannot be carried out`);
+    return this.#fallback === Verdict.ALLOWED ? Reply.ALLOW_ONCE : Reply.SKIP;
+  }
+
+  #report(kind: EngineProblemKind, message: string, cause?: unknown): void {
+    this.counters.problems++;
+    const problem: EngineProblem = {
+      kind,
+      message,
+      index: this.#index,
+      exitKind: this.#exitKind,
+      time: this.#time,
+      ...(cause === undefined ? {} : { cause }),
+    };
+    for (const listener of this.#problemListeners) {
+      try {
+        listener(problem);
+      } catch {
+        // A listener's failure must not become the guest's.
+      }
+    }
+  }
+}

@@ -1,0 +1,378 @@
+import { type Gpa, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
+import type { FullPort } from '@introd/glue';
+import { RegisterGroup } from '@introd/glue';
+import {
+  type AccessList,
+  type DecodedInstruction,
+  SourceKind,
+  StoreEffect,
+  type VectorRegisters,
+  writtenValue,
+} from '@introd/x86';
+import type { PageCache } from './page-cache.js';
+import { PageTableWrite } from './page-table-write.js';
+import { type Translator, Walk } from './translator.js';
+
+const CR3 = u32Index('cr3');
+
+/** Who carries a store out, and what is known of it. */
+export const Plan = {
+  /** Nothing planned yet. */
+  NONE: 0,
+  /** The engine, in one compare-exchange within 8 aligned bytes. */
+  EMULATE: 1,
+  /** The processor; the bytes that it will store are known. */
+  NATIVE: 2,
+  /** The value is not known. */
+  UNKNOWN: 3,
+  /** It cannot happen: a page that it needs is not mapped. The guest gets the page fault. */
+  FAULT: 4,
+} as const;
+/** One of the {@link Plan} numbers. */
+export type Plan = (typeof Plan)[keyof typeof Plan];
+
+/** Most bytes of a store whose value is computed: one vector register. */
+const MAX_STORE = 64;
+
+/** Bits of an entry that decide what it maps and for whom: P, RW, US, PS and the address (core-hooks.md 7, test 3). */
+const MONITORED_LOW = 0xffff_f087;
+const MONITORED_HIGH = 0x000f_ffff;
+const PRESENT = 1;
+
+/** Translates an address of the instruction at hand; -1 when it is not mapped. */
+export type Resolve = (vcpu: VcpuRecord, low: number, high: number) => number;
+
+/**
+ * The store of one instruction, decided before it happens: what it will write, who shall write it, and the commit. Made once and
+ * used for every exit.
+ */
+export class StorePlan {
+  readonly #port: FullPort;
+  readonly #pages: PageCache;
+  readonly #translator: Translator;
+  readonly #effect = new StoreEffect();
+  readonly #old = new Uint8Array(MAX_STORE);
+  readonly #new = new Uint8Array(MAX_STORE);
+  readonly #source = new Uint8Array(MAX_STORE);
+  readonly #words = new Uint32Array(this.#source.buffer);
+  readonly #vectors: VectorRegisters | undefined;
+
+  kind: Plan = Plan.NONE;
+  /** The entry that callbacks are asked about. */
+  readonly write = new PageTableWrite();
+  /** Whether a callback replaced a value that the engine does not write itself. */
+  nativeReplaced = false;
+  /** Physical address of the first byte. */
+  gpa = 0;
+  /** Bytes on the first page. */
+  firstSize = 0;
+  /** Physical address of the bytes on the second page; -1 when there are none. */
+  secondGpa = -1;
+  /** For FAULT: low half of the address. */
+  faultLow = 0;
+  /** For FAULT: high half of the address. */
+  faultHigh = 0;
+  /** For FAULT: whether the store faults, or the read of its source. */
+  faultWrite = false;
+  /** For FAULT: whether the page is there and forbidden, or not there. */
+  faultPresent = false;
+
+  #size = 0;
+  #repeatedElement = false;
+  #entry = -1;
+
+  constructor(port: FullPort, pages: PageCache, translator: Translator, vectors: VectorRegisters | undefined) {
+    this.#port = port;
+    this.#pages = pages;
+    this.#translator = translator;
+    this.#vectors = vectors;
+  }
+
+  /** Forgets the last instruction. */
+  reset(): void {
+    this.kind = Plan.NONE;
+    this.nativeReplaced = false;
+    this.#repeatedElement = false;
+    this.#entry = -1;
+  }
+
+  /** Plans the store of an instruction. Does nothing when that was done since {@link reset}. */
+  prepare(instruction: DecodedInstruction, vcpu: VcpuRecord, list: AccessList, resolve: Resolve): void {
+    if (this.kind !== Plan.NONE) {
+      return;
+    }
+    this.kind = Plan.UNKNOWN;
+    const operand = instruction.storeOperand;
+    const size = instruction.operandSize;
+    if (operand < 0 || size === 0 || size > MAX_STORE) {
+      return;
+    }
+    this.#size = size;
+    if (!this.#locate(vcpu, list, operand, size, resolve)) {
+      return;
+    }
+    const source = instruction.source;
+    if (source.kind === SourceKind.MEMORY && !this.#readSource(vcpu, list, source.operand, size)) {
+      return;
+    }
+    const offset = this.gpa & 7;
+    if (size > 8 || this.secondGpa >= 0 || offset + size > 8) {
+      this.#planNative(instruction, vcpu, size);
+      return;
+    }
+    this.#loadSlot(this.gpa - offset);
+    const { oldLow, oldHigh } = this.write;
+    let low = oldLow;
+    let high = oldHigh;
+    if (offset >= 4) {
+      low = oldHigh >>> ((offset - 4) * 8);
+      high = 0;
+    } else if (offset > 0) {
+      low = ((oldLow >>> (offset * 8)) | (oldHigh << (32 - offset * 8))) >>> 0;
+      high = 0;
+    } else if (size < 8) {
+      high = 0;
+    }
+    const words = this.#words;
+    if (!this.#effect.compute(instruction, vcpu, low, high, words[0]!, words[1]!)) {
+      if (this.#vectors !== undefined) {
+        this.#planNative(instruction, vcpu, size);
+      }
+      return;
+    }
+    if (!this.#effect.complete) {
+      this.#planNative(instruction, vcpu, size);
+      return;
+    }
+    this.#merge(offset, size, this.#effect.newLow, this.#effect.newHigh);
+    this.#entry = this.write.gpa;
+    this.#repeatedElement = instruction.repeated;
+    this.kind = Plan.EMULATE;
+  }
+
+  /** Fills {@link write} with the entry at `gpa`, a multiple of 8 that the store touches, unless it holds it. */
+  selectEntry(gpa: number): void {
+    if (this.#entry === gpa) {
+      return;
+    }
+    this.nativeReplaced ||= this.write.replaced;
+    this.#entry = gpa;
+    this.#loadSlot(gpa);
+    const write = this.write;
+    write.newLow = write.oldLow;
+    write.newHigh = write.oldHigh;
+    for (let at = 0; at < 8; at++) {
+      const index = this.#indexOf(gpa + at);
+      if (index >= 0) {
+        const shift = (at & 3) * 8;
+        const value = this.#new[index]!;
+        if (at < 4) {
+          write.newLow = ((write.newLow & ~(0xff << shift)) | (value << shift)) >>> 0;
+        } else {
+          write.newHigh = ((write.newHigh & ~(0xff << shift)) | (value << shift)) >>> 0;
+        }
+      }
+    }
+  }
+
+  /** Whether the selected entry maps the same as before: nobody needs to be asked (behaviour 1.2.5). */
+  get isIrrelevant(): boolean {
+    const { oldLow, oldHigh, newLow, newHigh } = this.write;
+    if (((oldLow | newLow) & PRESENT) === 0) {
+      return true;
+    }
+    return ((oldLow ^ newLow) & MONITORED_LOW) === 0 && ((oldHigh ^ newHigh) & MONITORED_HIGH) === 0;
+  }
+
+  /** Whether a callback replaced a value that was last selected for a store which the processor makes. */
+  get isReplacedNatively(): boolean {
+    return this.kind === Plan.NATIVE && (this.nativeReplaced || this.write.replaced);
+  }
+
+  /**
+   * Carries the store out: one compare-exchange, then registers, flags and RIP.
+   * @returns false, and nothing happened, when memory does not hold any more what was decided about
+   */
+  commit(vcpu: VcpuRecord, index: number): boolean {
+    const write = this.write;
+    const offset = this.gpa & 7;
+    const size = this.#size as 1 | 2 | 4 | 8;
+    let done: boolean;
+    if (write.replaced || (offset & (size - 1)) !== 0 || size === 8) {
+      done = this.#port.compareExchange(write.gpa, 8, write.oldLow, write.oldHigh, write.newLow, write.newHigh);
+    } else {
+      const low = offset >= 4 ? write.oldHigh : write.oldLow;
+      const next = offset >= 4 ? write.newHigh : write.newLow;
+      const shift = (offset & 3) * 8;
+      const mask = size === 4 ? 0xffff_ffff : (1 << (size * 8)) - 1;
+      done = this.#port.compareExchange(
+        this.gpa as Gpa,
+        size,
+        ((low >>> shift) & mask) >>> 0,
+        0,
+        ((next >>> shift) & mask) >>> 0,
+        0,
+      );
+    }
+    if (done) {
+      this.#effect.commit(vcpu);
+      this.#port.storeRegisters(index, RegisterGroup.GENERAL);
+    }
+    return done;
+  }
+
+  /**
+   * Ends an instruction whose store was denied, where the engine must do that itself: a repeated string instruction goes on behind the
+   * denied element.
+   * @returns false when it is for the processor to pass the instruction
+   */
+  passDenied(vcpu: VcpuRecord, index: number): boolean {
+    if (!this.#repeatedElement) {
+      return false;
+    }
+    this.#effect.commitDenied(vcpu);
+    this.#port.storeRegisters(index, RegisterGroup.GENERAL);
+    return true;
+  }
+
+  /** The bytes that a store leaves at `gpa`, as far as they are known and on its pages. */
+  newBytes(gpa: number, size: number): Uint8Array | undefined {
+    if (this.kind === Plan.EMULATE) {
+      const bytes = new Uint8Array(size);
+      const { newLow, newHigh } = this.write;
+      for (let at = 0; at < size; at++) {
+        const position = gpa + at - this.write.gpa;
+        bytes[at] = (position < 4 ? newLow : newHigh) >>> ((position & 3) * 8);
+      }
+      return bytes;
+    }
+    const first = this.kind === Plan.NATIVE ? this.#indexOf(gpa) : -1;
+    return first < 0 ? undefined : this.#new.slice(first, first + size);
+  }
+
+  #locate(vcpu: VcpuRecord, list: AccessList, operand: number, size: number, resolve: Resolve): boolean {
+    const low = list.low[operand]!;
+    const high = list.high[operand]!;
+    const onFirst = Math.min(size, PAGE_SIZE - (low & (PAGE_SIZE - 1)));
+    this.firstSize = onFirst;
+    this.secondGpa = -1;
+    this.gpa = resolve(vcpu, low, high);
+    if (this.gpa < 0) {
+      this.#fault(low, high, true, false);
+      return false;
+    }
+    if (onFirst < size) {
+      const nextLow = (low + onFirst) >>> 0;
+      const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
+      this.secondGpa = resolve(vcpu, nextLow, nextHigh);
+      if (this.secondGpa < 0) {
+        this.#fault(nextLow, nextHigh, true, false);
+        return false;
+      }
+    }
+    return true;
+  }
+
+  #fault(low: number, high: number, write: boolean, present: boolean): void {
+    this.kind = Plan.FAULT;
+    this.faultLow = low;
+    this.faultHigh = high;
+    this.faultWrite = write;
+    this.faultPresent = present;
+  }
+
+  /** Reads the source operand of MOVS, PUSH or POP. */
+  #readSource(vcpu: VcpuRecord, list: AccessList, operand: number, size: number): boolean {
+    const registers = vcpu.u32;
+    const low = list.low[operand]!;
+    const high = list.high[operand]!;
+    for (let done = 0; done < size; ) {
+      const sum = low + done;
+      const atLow = sum >>> 0;
+      const atHigh = sum > 0xffff_ffff ? (high + 1) >>> 0 : high;
+      const status = this.#translator.walk(registers[CR3]!, registers[CR3 + 1]!, atLow, atHigh);
+      if (status === Walk.NO_MEMORY) {
+        return false;
+      }
+      if (status !== Walk.OK || (vcpu.cpl === 3 && !this.#translator.user)) {
+        this.#fault(atLow, atHigh, false, status === Walk.OK);
+        return false;
+      }
+      const offset = atLow & (PAGE_SIZE - 1);
+      const count = Math.min(size - done, PAGE_SIZE - offset);
+      const page = this.#pages.get(Math.floor(this.#translator.gpa / PAGE_SIZE));
+      if (page === undefined) {
+        return false;
+      }
+      for (let at = 0; at < count; at++) {
+        this.#source[done + at] = page.bytes[offset + at]!;
+      }
+      done += count;
+    }
+    return true;
+  }
+
+  /** Plans a store that the engine cannot make in one step. The kind stays UNKNOWN when its bytes cannot be told. */
+  #planNative(instruction: DecodedInstruction, vcpu: VcpuRecord, size: number): void {
+    // Of a repeated string instruction the engine can still pass one element, even where it does not write it.
+    this.#repeatedElement =
+      instruction.repeated && this.#effect.compute(instruction, vcpu, 0, 0, 0, 0) && this.#effect.complete;
+    if (instruction.source.kind === SourceKind.MEMORY) {
+      // What comes out of memory may be other bytes by the time the processor stores it.
+      return;
+    }
+    for (let at = 0; at < size; at++) {
+      const gpa = at < this.firstSize ? this.gpa + at : this.secondGpa + at - this.firstSize;
+      const page = this.#pages.get(Math.floor(gpa / PAGE_SIZE));
+      if (page === undefined) {
+        return;
+      }
+      this.#old[at] = page.bytes[gpa % PAGE_SIZE]!;
+    }
+    if (writtenValue(instruction, vcpu, this.#old.subarray(0, size), this.#new, undefined, this.#vectors)) {
+      this.kind = Plan.NATIVE;
+      this.write.replaced = false;
+    }
+  }
+
+  /** Index in the stored bytes of the one at a physical address; -1 when it is not stored. */
+  #indexOf(gpa: number): number {
+    const onFirst = gpa - this.gpa;
+    if (onFirst >= 0 && onFirst < this.firstSize) {
+      return onFirst;
+    }
+    const onSecond = gpa - this.secondGpa;
+    return this.secondGpa >= 0 && onSecond >= 0 && onSecond < this.#size - this.firstSize
+      ? this.firstSize + onSecond
+      : -1;
+  }
+
+  /** Puts the 8 bytes at `gpa` as they are now into {@link write}. */
+  #loadSlot(gpa: number): void {
+    const write = this.write;
+    const words = this.#pages.get(Math.floor(gpa / PAGE_SIZE))!.words;
+    const index = (gpa % PAGE_SIZE) >> 2;
+    write.gpa = gpa as Gpa;
+    write.oldLow = words[index]!;
+    write.oldHigh = words[index + 1]!;
+    write.replaced = false;
+  }
+
+  /** Makes the new entry of the old one and the stored operand. */
+  #merge(offset: number, size: number, low: number, high: number): void {
+    const write = this.write;
+    if (size === 8) {
+      write.newLow = low;
+      write.newHigh = high;
+      return;
+    }
+    const mask = size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff;
+    const shift = (offset & 3) * 8;
+    const lowPart = offset < 4 ? mask << shift : 0;
+    const highPart = offset >= 4 ? mask << shift : shift === 0 ? 0 : mask >>> (32 - shift);
+    const lowValue = offset < 4 ? low << shift : 0;
+    const highValue = offset >= 4 ? low << shift : shift === 0 ? 0 : low >>> (32 - shift);
+    write.newLow = ((write.oldLow & ~lowPart) | lowValue) >>> 0;
+    write.newHigh = ((write.oldHigh & ~highPart) | highValue) >>> 0;
+  }
+}
