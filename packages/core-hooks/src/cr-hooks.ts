@@ -89,6 +89,9 @@ export class CrHooks {
 
   /** @internal Switches off the exits of registers whose last hook was removed. @throws what the backend throws */
   commitRemovals(): void {
+    if (this.#listeners.size === 0) {
+      return;
+    }
     for (const [cr, listeners] of this.#listeners) {
       if (listeners.size === 0) {
         this.#port.setExit({ kind: 'cr-write', register: cr }, false);

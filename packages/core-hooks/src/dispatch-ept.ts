@@ -28,6 +28,8 @@ const DATA = Access.READ | Access.WRITE;
 const NO_OPERAND = -1;
 /** Bytes asked about when a backend does not say how many the processor touched: one descriptor, one stack slot. */
 const UNKNOWN_SIZE = 8;
+/** Stands for no verdict: memory changed between the decision about a store and its commit. */
+const CONFLICT = -1;
 /** How often a store is decided again because memory changed before it was committed. */
 const MAX_CONFLICTS = 4;
 /** How often in a row a VCPU may be sent back to the same RIP. */
@@ -171,7 +173,8 @@ export class EptDispatcher {
     this.#begin();
     this.#askHardware(registers, access);
     this.#repairRights();
-    return this.#conclude(registers, access);
+    const verdict = this.#conclude(registers, access);
+    return verdict === CONFLICT ? this.#retry(registers) : verdict;
   }
 
   #decideInstruction(registers: Uint32Array, exitAccess: Access): Verdict {
@@ -185,7 +188,7 @@ export class EptDispatcher {
       this.#begin();
       this.#askInstruction(registers, access);
       const verdict = this.#conclude(registers, access);
-      if (verdict >= 0) {
+      if (verdict !== CONFLICT) {
         this.#repairRights();
         return verdict;
       }
@@ -380,9 +383,9 @@ export class EptDispatcher {
 
   /**
    * Makes the verdict of what the hooks said, and carries out a store that the engine makes itself.
-   * @returns -1 when memory changed since the hooks were asked
+   * @returns CONFLICT when memory changed since the hooks were asked
    */
-  #conclude(registers: Uint32Array, access: Access): Verdict | -1 {
+  #conclude(registers: Uint32Array, access: Access): Verdict | typeof CONFLICT {
     const { plan, counters, pending, cache } = this.#context;
     let verdict = this.#verdict;
     if (this.#emulationWanted && verdict <= Verdict.ALLOWED_VIRTUAL) {
@@ -394,7 +397,7 @@ export class EptDispatcher {
           }
           cache.invalidateFrame(frame);
           if (!plan.commit(this.#vcpu, this.#index)) {
-            return -1;
+            return CONFLICT;
           }
           counters.emulatedWrites++;
           return Verdict.ALLOWED_VIRTUAL;

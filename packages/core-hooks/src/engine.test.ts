@@ -87,7 +87,12 @@ describe('an EPT violation', () => {
     const guest = storeGuest();
     let second = 0;
     const range = { gpa: (DATA + 0x100) as Gpa, length: 1, access: Access.WRITE };
-    guest.engine.hooks.page.set({ ...range, callback: (event) => void (event.skipOthers = true) });
+    guest.engine.hooks.page.set({
+      ...range,
+      callback: (event) => {
+        event.skipOthers = true;
+      },
+    });
     guest.engine.hooks.page.set({ ...range, callback: () => second++ });
     guest.settle(DATA + 0x100);
     expect(second).toBe(0);
@@ -177,7 +182,9 @@ describe('an EPT violation', () => {
       gpa: DATA as Gpa,
       length: 4096,
       access: Access.WRITE,
-      callback: (event) => void (event.verdict = Verdict.NOT_ALLOWED),
+      callback: (event) => {
+        event.verdict = Verdict.NOT_ALLOWED;
+      },
     });
     guest.put64(leafEntry(CODE), 0n);
     guest.violate(DATA + 0x100);
@@ -261,7 +268,9 @@ describe('a page-table write', () => {
       length: 8,
       access: Access.WRITE,
       pagingStructure: true,
-      callback: (event) => void (event.verdict = Verdict.NOT_ALLOWED),
+      callback: (event) => {
+        event.verdict = Verdict.NOT_ALLOWED;
+      },
     });
     guest.settle(ENTRY);
     expect(guest.get64(ENTRY)).toBe(OLD);
