@@ -1,1 +1,13 @@
-export {};
+export { LabError, type LabErrorCode } from './error.js';
+export {
+  buildLabGuest,
+  type HostileVariant,
+  LAB_BUILD,
+  LabGuest,
+  type LabGuestOptions,
+  type LabPhase,
+  type LabProcess,
+  type LabTruth,
+} from './guest.js';
+export { type LabMemoryRegion, labMemory } from './layout.js';
+export { type LabScenario, type ScenarioTarget, type SelfMapForm, scenarioId } from './scenario.js';

@@ -37,8 +37,8 @@ type Json = { readonly [key: string]: unknown };
  */
 export function profileFromIsf(isf: unknown, identity: ProfileIdentity, selection: ProfileSelection): GuestProfileData {
   const root = object(isf, 'document');
-  const windows = object(object(root['metadata'], 'metadata')['windows'], 'metadata.windows');
-  const pdb = object(windows['pdb'], 'metadata.windows.pdb');
+  const windows = object(object(root.metadata, 'metadata').windows, 'metadata.windows');
+  const pdb = object(windows.pdb, 'metadata.windows.pdb');
   const types = new IsfTypes(root);
   const structs: [string, ProfileStruct][] = [['_KDDEBUGGER_DATA64', debuggerDataStruct]];
   const seen = new Set<string>();
@@ -51,16 +51,16 @@ export function profileFromIsf(isf: unknown, identity: ProfileIdentity, selectio
     for (const field of Object.values(struct.fields)) if (field.struct !== undefined) todo.push(field.struct);
   }
   const symbols: [string, number][] = [];
-  for (const [name, value] of Object.entries(object(root['symbols'], 'symbols'))) {
-    const rva = integer(object(value, `symbols.${name}`)['address'], `symbols.${name}.address`);
+  for (const [name, value] of Object.entries(object(root.symbols, 'symbols'))) {
+    const rva = integer(object(value, `symbols.${name}`).address, `symbols.${name}.address`);
     if (selection.symbol(name, rva)) symbols.push([name, rva]);
   }
   return validateProfile({
     schemaVersion: PROFILE_SCHEMA_VERSION,
     pdb: {
-      name: text(pdb['database'], 'metadata.windows.pdb.database'),
-      guid: text(pdb['GUID'], 'metadata.windows.pdb.GUID').toUpperCase(),
-      age: integer(pdb['age'], 'metadata.windows.pdb.age'),
+      name: text(pdb.database, 'metadata.windows.pdb.database'),
+      guid: text(pdb.GUID, 'metadata.windows.pdb.GUID').toUpperCase(),
+      age: integer(pdb.age, 'metadata.windows.pdb.age'),
     },
     build: identity.build,
     ...(identity.revision === undefined ? {} : { revision: identity.revision }),
@@ -78,9 +78,9 @@ class IsfTypes {
   readonly #enums: Json;
 
   constructor(root: Json) {
-    this.#user = object(root['user_types'], 'user_types');
-    this.#base = object(root['base_types'], 'base_types');
-    this.#enums = object(root['enums'], 'enums');
+    this.#user = object(root.user_types, 'user_types');
+    this.#base = object(root.base_types, 'base_types');
+    this.#enums = object(root.enums, 'enums');
     if (this.#sizeIn(this.#base, 'pointer', 'base_types') !== 8) fail('pointers are not 8 bytes: not an x64 kernel');
   }
 
@@ -91,19 +91,19 @@ class IsfTypes {
   struct(name: string): ProfileStruct {
     const source = object(member(this.#user, name, 'user_types'), `user_types.${name}`);
     const fields: [string, ProfileField][] = [];
-    for (const [fieldName, value] of Object.entries(object(source['fields'], `user_types.${name}.fields`))) {
+    for (const [fieldName, value] of Object.entries(object(source.fields, `user_types.${name}.fields`))) {
       const where = `user_types.${name}.fields.${fieldName}`;
       const field = object(value, where);
-      const type = object(field['type'], `${where}.type`);
-      const offset = integer(field['offset'], `${where}.offset`);
+      const type = object(field.type, `${where}.type`);
+      const offset = integer(field.offset, `${where}.offset`);
       const embedded = this.#embedded(type, where);
       fields.push([
         fieldName,
         {
           offset,
           size: this.#size(type, where),
-          ...(type['kind'] === 'bitfield'
-            ? { bit: integer(type['bit_position'], where), bits: integer(type['bit_length'], where) }
+          ...(type.kind === 'bitfield'
+            ? { bit: integer(type.bit_position, where), bits: integer(type.bit_length, where) }
             : {}),
           ...(embedded === undefined ? {} : { struct: embedded }),
         },
@@ -112,46 +112,46 @@ class IsfTypes {
     fields.sort(
       ([aName, a], [bName, b]) => a.offset - b.offset || (a.bit ?? 0) - (b.bit ?? 0) || (aName < bName ? -1 : 1),
     );
-    return { size: integer(source['size'], `user_types.${name}.size`), fields: Object.fromEntries(fields) };
+    return { size: integer(source.size, `user_types.${name}.size`), fields: Object.fromEntries(fields) };
   }
 
   /** Name of the structure that a field holds, or holds an array of. */
   #embedded(type: Json, where: string): string | undefined {
     let inner = type;
-    for (let depth = 0; inner['kind'] === 'array'; depth++) {
+    for (let depth = 0; inner.kind === 'array'; depth++) {
       if (depth >= MAX_TYPE_DEPTH) fail(`${where} nests too deep`);
-      inner = object(inner['subtype'], where);
+      inner = object(inner.subtype, where);
     }
-    const kind = inner['kind'];
-    return kind === 'struct' || kind === 'union' || kind === 'class' ? text(inner['name'], where) : undefined;
+    const kind = inner.kind;
+    return kind === 'struct' || kind === 'union' || kind === 'class' ? text(inner.name, where) : undefined;
   }
 
   #size(type: Json, where: string, depth = 0): number {
     if (depth >= MAX_TYPE_DEPTH) fail(`${where} nests too deep`);
-    switch (type['kind']) {
+    switch (type.kind) {
       case 'pointer':
         return 8;
       case 'base':
-        return this.#sizeIn(this.#base, text(type['name'], where), 'base_types');
+        return this.#sizeIn(this.#base, text(type.name, where), 'base_types');
       case 'enum':
-        return this.#sizeIn(this.#enums, text(type['name'], where), 'enums');
+        return this.#sizeIn(this.#enums, text(type.name, where), 'enums');
       case 'array':
-        return integer(type['count'], where) * this.#size(object(type['subtype'], where), where, depth + 1);
+        return integer(type.count, where) * this.#size(object(type.subtype, where), where, depth + 1);
       case 'bitfield':
-        return this.#size(object(type['type'], where), where, depth + 1);
+        return this.#size(object(type.type, where), where, depth + 1);
       case 'function':
         return 0;
       case 'struct':
       case 'union':
       case 'class':
-        return this.#sizeIn(this.#user, text(type['name'], where), 'user_types');
+        return this.#sizeIn(this.#user, text(type.name, where), 'user_types');
       default:
         return fail(`${where} has a type of an unknown kind`);
     }
   }
 
   #sizeIn(table: Json, name: string, tableName: string): number {
-    return integer(object(member(table, name, tableName), `${tableName}.${name}`)['size'], `${tableName}.${name}.size`);
+    return integer(object(member(table, name, tableName), `${tableName}.${name}`).size, `${tableName}.${name}.size`);
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * The interface between the two halves of the lab guest: the *data* (page tables, PE image, kernel structures, processes)
  * and the *machine code* that runs on it. The data half lays everything out and hands the code half a {@link KernelPlan};
- * `assembleKernel(plan)` answers with a {@link KernelCode}, whose bytes and labels the data half places.
+ * `assembleKernel(plan)` (in `assemble-kernel.ts`) answers with a {@link KernelCode}, whose bytes and labels the data half places.
  */
 import type { Cr3, Gpa, Gva } from '@introd/abi';
 import type { GuestProfile } from '@introd/windows-profiles';
@@ -127,7 +127,7 @@ export const MAILBOX = {
   scenario: 0x10,
   /** 0 = System, 1 = the ordinary target process. */
   target: 0x18,
-  /** {@link HostileCode}: what the kernel does instead of going on, checked at the end of boot. */
+  /** {@link HostileCode}: what the attack driver does when it takes a scenario, right after the line `lab: run`. */
   hostile: 0x20,
 } as const;
 
@@ -147,9 +147,9 @@ export type ScenarioName = keyof typeof ScenarioCode;
 export const HostileCode = {
   /** No hostile behaviour. */
   none: 0,
-  /** Load an empty IDT and divide by zero, after boot. */
+  /** Load an empty IDT and divide by zero. */
   'triple-fault': 1,
-  /** CLI and jump to itself, after boot. */
+  /** CLI and jump to itself. */
   loop: 2,
 } as const;
 
