@@ -21,7 +21,9 @@ export type GlueErrorCode =
   /** The backend's record layout has another version. */
   | 'ERR_GLUE_RECORD_VERSION'
   /** A call that a test made fail. */
-  | 'ERR_GLUE_INJECTED_FAULT';
+  | 'ERR_GLUE_INJECTED_FAULT'
+  /** A backend does not do what the contract says; found by the conformance suite. */
+  | 'ERR_GLUE_NOT_CONFORMING';
 
 /** A broken promise between the engine and a backend. */
 export class GlueError extends IntrodError {

@@ -1,3 +1,13 @@
+export type { ConformanceCase } from './testing/conformance/case.js';
+export { type ConformanceEntry, type ConformanceGuest, conformanceGuest } from './testing/conformance/guest.js';
+export { conformanceInstructions, type ProgramName } from './testing/conformance/programs.js';
+export type { ConformanceTarget } from './testing/conformance/session.js';
+export {
+  type ConformanceFramework,
+  type ConformanceOptions,
+  conformanceCases,
+  conformanceSuite,
+} from './testing/conformance/suite.js';
 export {
   createMockPort,
   type MockFault,

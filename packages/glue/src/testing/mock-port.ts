@@ -1,24 +1,6 @@
+import { CAPABILITY_OPERATIONS, CAPABILITY_PROPERTIES } from '../capability-members.js';
 import { GlueError } from '../error.js';
 import { type Capability, type FullPort, NO_EXIT, type PortBase } from '../port.js';
-
-/** The calls that each capability brings. */
-const OPERATIONS = {
-  memory: ['readPhysical'],
-  write: ['writePhysical', 'compareExchange'],
-  map: ['mapPage'],
-  registers: ['vcpu', 'fetchRegisters', 'storeRegisters', 'readMsr'],
-  pause: ['pause', 'resume'],
-  exits: ['next', 'reply', 'setExit'],
-  'page-access': ['getPageAccess', 'setPageAccess', 'flushPageAccess'],
-  inject: ['inject'],
-} as const satisfies Record<Capability, readonly (keyof FullPort)[]>;
-
-/** The properties that each capability brings; they are passed through, and not logged. */
-const PROPERTIES: Partial<Record<Capability, readonly (keyof FullPort)[]>> = {
-  memory: ['memoryRegions'],
-  pause: ['pauseCount'],
-  exits: ['guestRecord'],
-};
 
 /** What a call returns when it is made to fail by its own outcome, for the calls that have one. */
 const REFUSALS = {
@@ -31,7 +13,7 @@ const REFUSALS = {
 } as const;
 
 /** A call of a port. */
-export type PortOperation = (typeof OPERATIONS)[Capability][number] | 'close';
+export type PortOperation = (typeof CAPABILITY_OPERATIONS)[Capability][number] | 'close';
 
 /** A call that can fail without throwing. */
 export type RefusableOperation = keyof typeof REFUSALS;
@@ -141,8 +123,8 @@ export class MockPort<P extends PortBase> {
     };
     wrap('close');
     for (const capability of inner.capabilities) {
-      for (const name of PROPERTIES[capability] ?? []) pass(name);
-      for (const operation of OPERATIONS[capability]) wrap(operation);
+      for (const name of CAPABILITY_PROPERTIES[capability]) pass(name);
+      for (const operation of CAPABILITY_OPERATIONS[capability]) wrap(operation);
     }
     return port as unknown as P;
   }

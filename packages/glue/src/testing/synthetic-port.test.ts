@@ -47,7 +47,7 @@ describe('memory', () => {
           if (action.kind === 'write') {
             const addresses = range(action.at, action.bytes.length);
             expect(port.writePhysical(gpa(action.at), action.bytes)).toBe(addresses.every(isRam));
-            if (addresses.every(isRam)) addresses.forEach((at, i) => model.set(at, action.bytes[i]!));
+            if (addresses.every(isRam)) for (const [i, at] of addresses.entries()) model.set(at, action.bytes[i]!);
           } else if (action.kind === 'read') {
             const addresses = range(action.at, action.length);
             const target = new Uint8Array(action.length);
@@ -67,7 +67,8 @@ describe('memory', () => {
             expect(
               port.compareExchange(gpa(at), action.size, low(expected), high(expected), low(value), high(value)),
             ).toBe(action.hit);
-            if (action.hit) addresses.forEach((byte, i) => model.set(byte, Number((value >> BigInt(8 * i)) & 0xffn)));
+            if (!action.hit) continue;
+            for (const [i, byte] of addresses.entries()) model.set(byte, Number((value >> BigInt(8 * i)) & 0xffn));
           }
         }
         for (const [at, byte] of model) {
