@@ -9,6 +9,7 @@ export {
   Code,
   CodeSize,
   ConditionCode,
+  CpuidFeature,
   DecoderError,
   EncodingKind,
   FlowControl,
@@ -64,4 +65,42 @@ export function decodeInto(
 /** An empty instruction for {@link decodeInto}, to be reused. */
 export function emptyInstruction(): Instruction {
   return new Instruction();
+}
+
+/**
+ * Decodes the instructions of a piece of 64-bit code one after the other. Creating a decoder costs several times as much
+ * as decoding an instruction, so whoever decodes more than one uses this.
+ */
+export class InstructionStream {
+  readonly #decoder: Decoder;
+  readonly #length: number;
+
+  /**
+   * @param bytes machine code; a copy of it is kept until {@link free}
+   * @param ip address of the first byte
+   */
+  constructor(bytes: Uint8Array, ip: bigint) {
+    this.#decoder = new Decoder(64, bytes, DecoderOptions.None);
+    this.#decoder.ip = ip;
+    this.#length = bytes.length;
+  }
+
+  /**
+   * Decodes the next instruction into `out`.
+   * @returns undefined when `out` holds it; after a failure the stream is at its end
+   */
+  next(out: Instruction): DecodeFailure | undefined {
+    const start = this.#decoder.position;
+    this.#decoder.decodeOut(out);
+    const error = this.#decoder.lastError;
+    if (error === DecoderError.None) return undefined;
+    return error === DecoderError.NoMoreBytes && this.#length - start < MAX_INSTRUCTION_LENGTH
+      ? 'incomplete'
+      : 'invalid';
+  }
+
+  /** Releases the decoder; the stream must not be used again. */
+  free(): void {
+    this.#decoder.free();
+  }
 }
