@@ -19,6 +19,7 @@ export interface AlertDetails {
 /** Numbers alerts, puts them into their envelope, and hands them out. */
 export class AlertWriter {
   #sequence = 0;
+  readonly #held = new Map<object, () => void>();
 
   constructor(
     private readonly info: GuestInfo,
@@ -27,6 +28,28 @@ export class AlertWriter {
     private readonly now: () => string,
     private readonly send: (alert: Alert) => void,
   ) {}
+
+  /**
+   * As {@link write}, but right before the reply to the exit at hand: the engine asks again when memory changes under it,
+   * and only the last answer counts.
+   * @param about what the alert is about; an alert held about it before is dropped
+   */
+  hold<T extends Alert>(about: object, details: AlertDetails, body: Omit<T, keyof AlertEnvelope>): void {
+    this.#held.set(about, () => this.write<T>(details, body));
+  }
+
+  /** Drops what is held about something. */
+  drop(about: object): void {
+    this.#held.delete(about);
+  }
+
+  /** Writes what is held. */
+  release(): void {
+    if (this.#held.size === 0) return;
+    const held = [...this.#held.values()];
+    this.#held.clear();
+    for (const write of held) write();
+  }
 
   /** Makes an alert of an envelope and the body of its class, and sends it. */
   write<T extends Alert>(details: AlertDetails, body: Omit<T, keyof AlertEnvelope>): void {

@@ -70,6 +70,7 @@ export class WindowsGuest {
   #cr3Hook: CrHook | undefined;
   #tickHook: TickHook | undefined;
   #watched: Watched | undefined;
+  #alerts: AlertWriter | undefined;
   #enabled: Protection[] = [];
   #protections: ProtectionStatus[];
   #closed = false;
@@ -82,6 +83,7 @@ export class WindowsGuest {
       return wanted === 'off' ? { id, state: 'off' } : { id, state: 'off', reason: 'the guest is not found yet' };
     });
     this.#cr3Hook = engine.hooks.cr.set(3, (event) => this.#onCr3Write(event));
+    engine.beforeReply({ name: 'alerts', run: () => this.#alerts?.release() });
   }
 
   get state(): GuestState {
@@ -172,6 +174,7 @@ export class WindowsGuest {
     const { exceptions, policy } = this.#options;
     const now = () => alertTime(this.#engine.port.clockOrigin, this.#engine.time);
     const alerts = new AlertWriter(info, exceptions, now, (alert) => this.#sendAlert(alert));
+    this.#alerts = alerts;
     this.#protections = createProtections().map((protection): ProtectionStatus => {
       const { id, needs } = protection;
       const mode = policy.protections[id];

@@ -22,7 +22,7 @@ const ENTRY_SIZE = 8;
 /** What happened to an open entry that was found late. */
 export type Repair = 'done' | 'failed' | 'not-wanted';
 
-/** Tells of a write that was caught before it took effect. */
+/** Tells, when the exit is replied to, of a write that was caught before it took effect. */
 export function tellWrite(
   context: ProtectionContext,
   entry: GuardedEntry,
@@ -36,7 +36,8 @@ export function tellWrite(
   const end = judgement.stop
     ? 'Blocked before it took effect.'
     : `It was let through${whyLetThrough(judgement)}: user code can read, and perhaps change, all memory of the guest.`;
-  context.alerts.write<EptViolationAlert>(
+  context.alerts.hold<EptViolationAlert>(
+    entry,
     {
       protection: 'self-map',
       attack: ATTACK,

@@ -136,6 +136,7 @@ export class SelfMapProtection implements Protection {
   #onWrite(context: ProtectionContext, entry: GuardedEntry, event: AccessEvent): void {
     const write = event.pageTableWrite;
     if (!write) return;
+    context.alerts.drop(entry);
     const { old, new: value } = write;
     if (isPresent(old) && !isPresent(value)) {
       // Windows drops a user table this way; the check of each second takes over until there is an entry again.
@@ -144,11 +145,12 @@ export class SelfMapProtection implements Protection {
       entry.lastValue = value;
       return;
     }
-    // The kernel has to fill an empty entry somehow (behaviour 1.3); what it fills in is looked at by the next check.
-    if (old === 0n || !isOpen(value)) {
+    if (!isOpen(value)) {
       entry.lastValue = value;
       return;
     }
+    // The kernel has to fill an empty entry somehow (behaviour 1.3); what it fills in is looked at by the next check.
+    if (old === 0n) return;
     if (entry.knownOpen !== undefined && isOpen(old)) return;
     const { originator, decision } = this.#decide(context, event, old, value);
     const judgement = judge(decision, context.mode);
