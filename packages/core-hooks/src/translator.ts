@@ -92,20 +92,32 @@ export class Translator {
   leafLow = 0;
   /** High half of that entry. */
   leafHigh = 0;
-  /** AND of U/S over the present entries of the last walk. */
-  user = false;
-  /** AND of R/W over the present entries of the last walk. */
-  writable = false;
-  /** Whether no present entry of the last walk had XD. */
-  executable = false;
   /** Number of entries that the last walk read. */
   depth = 0;
   readonly #traceGpa = new Float64Array(MAX_LEVELS);
   readonly #traceWords = new Uint32Array(MAX_LEVELS * 2);
+  /** AND of the low halves of the present entries, and OR of their high halves. */
+  #flagsLow = 0;
+  #flagsHigh = 0;
 
   /** @internal */
   constructor(pages: PageCache) {
     this.#pages = pages;
+  }
+
+  /** AND of U/S over the present entries of the last walk. */
+  get user(): boolean {
+    return (this.#flagsLow & USER) !== 0;
+  }
+
+  /** AND of R/W over the present entries of the last walk. */
+  get writable(): boolean {
+    return (this.#flagsLow & WRITABLE) !== 0;
+  }
+
+  /** Whether no present entry of the last walk had XD. */
+  get executable(): boolean {
+    return (this.#flagsHigh & EXECUTE_DISABLE) === 0;
   }
 
   /** Translates `va` under `cr3`. */
@@ -139,16 +151,15 @@ export class Translator {
   walk(cr3Low: number, cr3High: number, vaLow: number, vaHigh: number): Walk {
     // Bits 12..51 of CR3; PCID, PWT, PCD and the no-flush bit 63 do not count.
     let table = (cr3Low >>> 12) + (cr3High & FRAME_HIGH) * 0x10_0000;
-    let flags = USER | WRITABLE;
-    let executeDisable = 0;
+    let flagsLow = USER | WRITABLE;
+    let flagsHigh = 0;
     this.gpa = 0 as Gpa;
     this.pageSize = 0;
     this.leafLow = 0;
     this.leafHigh = 0;
     this.depth = 0;
-    this.user = true;
-    this.writable = true;
-    this.executable = true;
+    this.#flagsLow = flagsLow;
+    this.#flagsHigh = flagsHigh;
     const levels = this.#levels;
     for (let depth = 0; depth < levels.length; depth++) {
       const level = levels[depth]!;
@@ -187,11 +198,10 @@ export class Translator {
         }
         return Walk.NO_MAPPING;
       }
-      flags &= low;
-      executeDisable |= high & EXECUTE_DISABLE;
-      this.user = (flags & USER) !== 0;
-      this.writable = (flags & WRITABLE) !== 0;
-      this.executable = executeDisable === 0;
+      flagsLow &= low;
+      flagsHigh |= high;
+      this.#flagsLow = flagsLow;
+      this.#flagsHigh = flagsHigh;
       if (level.last || (level.large && (low & LARGE) !== 0)) {
         // Address bits below the page size come from the virtual address; those of the entry (PAT, reserved) do not count.
         const offsetMask = 2 ** shift - 1;

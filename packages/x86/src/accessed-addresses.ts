@@ -47,7 +47,7 @@ export function accessedAddresses(instruction: DecodedInstruction, vcpu: VcpuRec
     out.count = 0;
     return;
   }
-  const count = operands.length < MAX_ACCESSES ? operands.length : MAX_ACCESSES;
+  const count = Math.min(operands.length, MAX_ACCESSES);
   for (let index = 0; index < count; index++) {
     addressOf(operands[index]!, vcpu.u32, out, index);
   }

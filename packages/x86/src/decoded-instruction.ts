@@ -23,9 +23,7 @@ import { NO_SOURCE, SourceKind, type ValueSource } from './value-source.js';
 export type Bitness = 16 | 32 | 64;
 
 const RAX = 0;
-const RBP = 5;
 const RSI = 6;
-const RDI = 7;
 
 /** What {@link decodeInstruction} computes of the decoder library's object. */
 interface Parts {
@@ -237,33 +235,7 @@ function memoryOperandsOf(instruction: Instruction): { memory: MemoryOperand[]; 
     item.free();
   }
   info.free();
-  if (mnemonic === Mnemonic.Enter) {
-    // Beside its pushes, ENTER copies the frame pointers of the outer levels (SDM vol. 2A, ENTER).
-    const level = instruction.immediate8_2nd % 32;
-    const size = memory[0]?.size ?? 8;
-    for (let outer = 1; outer < level; outer++) {
-      const below = BigInt.asUintN(64, -BigInt(outer * size));
-      memory.push(stackRead(RBP, size, below));
-    }
-  }
   return { memory, incomplete };
-}
-
-function stackRead(base: number, size: number, displacement: bigint): MemoryOperand {
-  return new MemoryOperand(
-    OperandKind.STACK_POP,
-    Access.READ,
-    size,
-    base,
-    NO_REGISTER,
-    0,
-    Number(displacement & 0xffff_ffffn),
-    Number(displacement >> 32n),
-    undefined,
-    false,
-    false,
-    NO_REGISTER,
-  );
 }
 
 function isBitString(mnemonic: Mnemonic): boolean {

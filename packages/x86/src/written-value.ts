@@ -62,7 +62,7 @@ export function writtenValue(
       return true;
     case StoreOperation.VECTOR: {
       const { register, byteOffset } = instruction.source;
-      const bytes = new Uint8Array(size <= 16 ? 16 : size);
+      const bytes = new Uint8Array(Math.max(size, 16));
       if (vectors === undefined || !vectors.readVector(register, bytes)) {
         return false;
       }
