@@ -73,6 +73,8 @@ host_cpu_enter:
   stmxcsr (%rsp)
   fnstcw 4(%rsp)
   movq %rsp, host_cpu_saved_rsp(%rip)
+  movl $0x1f80, -8(%rsp)
+  ldmxcsr -8(%rsp)
   movdqu 144(%rdi), %xmm0
   movdqu 160(%rdi), %xmm1
   movdqu 176(%rdi), %xmm2

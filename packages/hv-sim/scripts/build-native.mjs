@@ -18,7 +18,8 @@ function reasonToSkip() {
     return `needs Linux on x86-64, this is ${process.platform} on ${process.arch}`;
   }
   if (!runs('cmake', ['--version'])) return 'no cmake';
-  const compiler = process.env.CXX?.trim().split(/\s+/)[0] || ['c++', 'g++', 'clang++'].find((name) => runs(name, ['--version']));
+  const compiler =
+    process.env.CXX?.trim().split(/\s+/)[0] || ['c++', 'g++', 'clang++'].find((name) => runs(name, ['--version']));
   if (compiler === undefined || !runs(compiler, ['--version'])) return 'no C++ compiler';
   if (!['make', 'ninja'].some((name) => runs(name, ['--version']))) return 'neither make nor ninja';
   return undefined;
@@ -37,9 +38,13 @@ function isUpToDate() {
 function build() {
   const manifest = createRequire(join(root, 'package.json')).resolve('cmake-js/package.json');
   const command = join(dirname(manifest), JSON.parse(readFileSync(manifest, 'utf8')).bin['cmake-js']);
-  return spawnSync(process.execPath, [command, 'build', '--directory', root, '--out', join(root, 'build'), '--config', 'Release'], {
-    encoding: 'utf8',
-  });
+  return spawnSync(
+    process.execPath,
+    [command, 'build', '--directory', root, '--out', join(root, 'build'), '--config', 'Release'],
+    {
+      encoding: 'utf8',
+    },
+  );
 }
 
 if (!isUpToDate()) {

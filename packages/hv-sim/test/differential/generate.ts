@@ -74,7 +74,8 @@ function buildCase(code: Code, draft: Draft): TestCase {
     setOperand(draft, operand, kind);
   });
   settle(draft);
-  const bytes = mutate(draft, encode(draft.instruction, draft.rip));
+  const bytes = mutate(draft, encode(instruction, draft.rip));
+  if (decodedForm(bytes) !== code) throw new Retry();
   return {
     form: draft.form,
     rip: draft.rip,
@@ -116,12 +117,16 @@ function setOperand(draft: Draft, operand: number, kind: string): void {
   }
 }
 
+const CONTROL_REGISTERS = [Register.CR0, Register.CR2, Register.CR3, Register.CR4, Register.CR8];
+
 /** The register for an operand that is one (by now), or undefined. */
 function drawRegister(draft: Draft, kind: string): Register | undefined {
   const general = generalOperand(kind);
   if (general !== undefined) return pickGeneral(draft, general.bits);
   if (kind.startsWith('xmm_')) return Register.XMM0 + draft.random.below(16);
   if (kind === 'seg_reg') return draft.segmentOperand();
+  if (kind === 'cr_reg') return draft.random.pick(CONTROL_REGISTERS);
+  if (kind === 'dr_reg') return Register.DR0 + draft.random.below(4);
   return fixedRegister(kind);
 }
 
@@ -196,6 +201,16 @@ function mutate(draft: Draft, bytes: Uint8Array): Uint8Array {
   }
   const mutated = Uint8Array.from([...bytes.subarray(0, at), prefix, ...bytes.subarray(at)]);
   return mutated.length <= MAX_INSTRUCTION && isSameForm(draft.instruction, mutated) ? mutated : bytes;
+}
+
+/** The form that a decoder sees; with some operands another form has precedence. */
+function decodedForm(bytes: Uint8Array): Code {
+  const decoder = new Decoder(64, bytes, DecoderOptions.None);
+  const instruction = decoder.decode();
+  const { code } = instruction;
+  instruction.free();
+  decoder.free();
+  return code;
 }
 
 function isSameForm(instruction: Instruction, bytes: Uint8Array): boolean {

@@ -35,6 +35,9 @@ export function prepare(draft: Draft): void {
       BigInt(random.oneIn(2) ? 0 : random.below(random.oneIn(8) ? 256 : 6)),
     );
   }
+  // Vectors for which neither the host nor the machine has a gate that user code may use.
+  if (mnemonic === 'Int')
+    draft.presetImmediates(BigInt(random.oneIn(2) ? 0x20 + random.below(0x60) : 0x81 + random.below(0x7f)));
   if (mnemonic === 'Ret' && form.includes('imm16'))
     draft.presetImmediates(BigInt(random.oneIn(2) ? random.below(64) : random.below(0x10000)));
   // Where execution goes must be the code pages.
@@ -83,6 +86,7 @@ const SETTLE: Readonly<Record<string, (draft: Draft) => void>> = {
   Bsf: settleBitScan,
   Bsr: settleBitScan,
   Bextr: settleBitFieldExtract,
+  Ldmxcsr: settleControlWord,
 };
 
 function settleBitFieldExtract(draft: Draft): void {
@@ -283,6 +287,13 @@ function settleSegmentLoad(draft: Draft): void {
     draft.tryPin(number, (draft.gpr(number) & ~0xffffn) | value);
     if ((draft.gpr(number) & 0xffffn) !== value) throw new Retry();
   } else if (draft.memoryAddress !== undefined && !draft.patchValue(draft.memoryAddress, value, 2)) throw new Retry();
+}
+
+function settleControlWord(draft: Draft): void {
+  // With a reserved bit it is #GP, so most random values are.
+  if (draft.memoryAddress !== undefined && !draft.random.oneIn(3)) {
+    draft.patchValue(draft.memoryAddress, draft.random.u64() & 0xffffn, 4);
+  }
 }
 
 function settleBitScan(draft: Draft): void {

@@ -1,0 +1,34 @@
+import { Code, CodeExt } from 'iced-x86';
+import { describe, expect, test } from 'vitest';
+import { translatedForms } from '../../src/translate.js';
+import { excludedForms } from './excluded-forms.js';
+import { formGroups } from './forms.js';
+
+const listed = Object.values(formGroups).flat();
+const translated = translatedForms().filter((form) => isOf64BitMode(form));
+
+function isOf64BitMode(form: string): boolean {
+  const info = CodeExt.opCode(Code[form as keyof typeof Code]);
+  const result = info.isInstruction && info.isAvailableInMode(64);
+  info.free();
+  return result;
+}
+
+function isExcluded(form: string): boolean {
+  return excludedForms.some(({ forms }) => forms.test(form));
+}
+
+describe('the list of compared forms', () => {
+  test('names each form once', () => {
+    expect(new Set(listed).size).toBe(listed.length);
+  });
+
+  test('has every form that the translator knows, except the excluded ones', () => {
+    expect(translated.filter((form) => !isExcluded(form)).toSorted()).toEqual(listed.toSorted());
+  });
+
+  test.each(excludedForms)('excludes for a reason: $reason', ({ forms }) => {
+    expect(translated.filter((form) => forms.test(form))).not.toEqual([]);
+    expect(listed.filter((form) => forms.test(form))).toEqual([]);
+  });
+});
