@@ -64,7 +64,7 @@ export type ShutdownReason = (typeof ShutdownReason)[keyof typeof ShutdownReason
 export const Reply = {
   /** Re-enter at the RIP in the record, with the rights as they are now. Also right after the engine moved RIP itself. */
   RETRY: 0,
-  /** Execute the instruction this once, for this VCPU only, although the violated rights forbid it; commit a CR, MSR or XCR write (with `replyValue`). */
+  /** Execute the instruction this once (of a repeated string instruction, one element), for this VCPU only, although the violated rights forbid it; commit a CR, MSR or XCR write (with `replyValue`). */
   ALLOW_ONCE: 1,
   /** Do not execute it: RIP goes past the instruction, nothing else changes. */
   SKIP: 2,
