@@ -9,8 +9,8 @@ export const excludedForms: readonly { reason: string; forms: RegExp }[] = [
     forms: /^(Syscall|Sysenter|Sysexit[dq]|Vmcall|Int1|Int3)$/,
   },
   {
-    reason: 'far control flow goes through the host kernel’s descriptor tables',
-    forms: /^(Call_m16|Jmp_m16|Retf|Iret)/,
+    reason: 'far control flow goes through the host kernel’s descriptor tables, or to 16-bit addresses',
+    forms: /^(Call_m16|Jmp_m16|Retf|Iretw)/,
   },
   {
     reason: 'the host kernel’s descriptors decide, or UMIP hides them from user code',

@@ -102,7 +102,7 @@ export const formGroups: Readonly<Record<string, readonly string[]>> = {
   `),
   branches: names(`
     Jo_rel8_64 Jno_rel8_64 Jb_rel8_64 Jae_rel8_64 Je_rel8_64 Jne_rel8_64 Jbe_rel8_64 Ja_rel8_64 Js_rel8_64
-    Jns_rel8_64 Jp_rel8_64 Jnp_rel8_64 Jl_rel8_64 Jge_rel8_64 Jle_rel8_64 Jg_rel8_64 Retnq_imm16 Retnq
+    Jns_rel8_64 Jp_rel8_64 Jnp_rel8_64 Jl_rel8_64 Jge_rel8_64 Jle_rel8_64 Jg_rel8_64 Retnq_imm16 Retnq Iretd Iretq
     Loopne_rel8_64_ECX Loopne_rel8_64_RCX Loope_rel8_64_ECX Loope_rel8_64_RCX Loop_rel8_64_ECX Loop_rel8_64_RCX
     Jecxz_rel8_64 Jrcxz_rel8_64 Call_rel32_64 Jmp_rel32_64 Jmp_rel8_64 Call_rm64 Jmp_rm64 Jo_rel32_64 Jno_rel32_64
     Jb_rel32_64 Jae_rel32_64 Je_rel32_64 Jne_rel32_64 Jbe_rel32_64 Ja_rel32_64 Js_rel32_64 Jns_rel32_64 Jp_rel32_64

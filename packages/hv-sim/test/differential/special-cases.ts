@@ -13,10 +13,13 @@ const RSI = 6;
 const RDI = 7;
 
 const SHIFTS = new Set(['Rol', 'Ror', 'Rcl', 'Rcr', 'Shl', 'Sal', 'Shr', 'Sar', 'Shld', 'Shrd']);
-const STACK = /^(Push|Pop|Call|Ret|Enter|Leave)/;
+const STACK = /^(Push|Pop|Call|Ret|Iret|Enter|Leave)/;
 const STRINGS = /^(Movs[bwdq]_m|Cmps[bwdq]_m|Stos|Lods|Scas)/;
 const BIT_STRINGS = new Set(['Bt', 'Bts', 'Btr', 'Btc']);
 const LOOPS = new Set(['Loop', 'Loope', 'Loopne', 'Jrcxz', 'Jecxz']);
+
+/** Flags that a test may load: not TF and AC, which fault by themselves afterwards, not NT, and nothing reserved. */
+const LOADABLE_FLAGS = 0x3f_ffffn & ~BigInt((1 << 8) | (1 << 14) | (1 << 18));
 
 const COUNTS = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 63, 64, 65, 255];
 
@@ -122,6 +125,7 @@ function settleStack(draft: Draft): void {
   const { mnemonic, random } = draft;
   if (!draft.isPinned(RSP)) draft.pin(RSP, BigInt(draft.stackPointer()));
   const top = Number(BigInt.asIntN(53, draft.gpr(RSP)));
+  if (mnemonic.startsWith('Iret')) settleInterruptReturn(draft);
   if (mnemonic === 'Ret') {
     if (
       !draft.patchValue(top, BigInt(draft.branchTarget(false)), 8) &&
@@ -133,13 +137,27 @@ function settleStack(draft: Draft): void {
     }
   }
   if (mnemonic.startsWith('Popf')) {
-    // Not TF and AC, which fault by themselves afterwards, not NT, and nothing reserved.
     const size = draft.form.endsWith('w') ? 2 : 8;
-    const allowed = 0x3f_ffffn & ~BigInt((1 << 8) | (1 << 14) | (1 << 18));
-    if (!draft.patchValue(top, random.u64() & allowed, size)) {
+    if (!draft.patchValue(top, random.u64() & LOADABLE_FLAGS, size)) {
       if (top + size > LAYOUT.data && top < LAYOUT.readOnly + LAYOUT.readOnlySize) throw new Retry();
     }
   }
+}
+
+/** A frame for IRET to the same privilege level; the processor pops RSP and SS there too in 64-bit mode. */
+function settleInterruptReturn(draft: Draft): void {
+  const { random } = draft;
+  const size = draft.mnemonic === 'Iretq' ? 8 : 4;
+  const top = Number(BigInt.asIntN(53, draft.gpr(RSP)));
+  const frame = [
+    BigInt(draft.branchTarget(false)),
+    BigInt(SELECTORS.code),
+    random.u64() & LOADABLE_FLAGS,
+    random.edge(),
+    BigInt(SELECTORS.stack),
+  ];
+  // Half a frame would be one with selectors of any kind.
+  if (!frame.every((value, i) => draft.patchValue(top + i * size, value, size))) throw new Retry();
 }
 
 function settleString(draft: Draft): void {
