@@ -40,7 +40,7 @@ export function pteBase(selfMapIndex: number): Gva {
 }
 
 /** Virtual address, in the self-map, of the entry that maps the page of `va`. */
-export function pteAddress(selfMapIndex: number, va: bigint): Gva {
+export function pteAddressOf(selfMapIndex: number, va: bigint): Gva {
   return gva(pteBase(selfMapIndex) + (BigInt.asUintN(48, va) >> 12n) * 8n);
 }
 
@@ -69,7 +69,7 @@ export class AddressSpace {
     // As the loader leaves it: present, writable, accessed, dirty, never executable, never for ring 3.
     this.#entry(root, selfMapIndex, root, PRESENT | WRITE | ACCESSED | DIRTY, XD_HIGH);
     let top = gva(0n);
-    for (let level = 0; level < 4; level++) top = pteAddress(selfMapIndex, top);
+    for (let level = 0; level < 4; level++) top = pteAddressOf(selfMapIndex, top);
     this.#use(root, gva(top + BigInt(selfMapIndex * 8)), root);
   }
 
@@ -86,7 +86,7 @@ export class AddressSpace {
     if (rights.user) low |= USER;
     this.#entry(table, page % 512, frame, low, rights.execute ? 0 : XD_HIGH);
     this.#frames.set(page, frame);
-    this.#use(frame, pteAddress(this.selfMapIndex, BigInt(page) << 12n), table);
+    this.#use(frame, pteAddressOf(this.selfMapIndex, BigInt(page) << 12n), table);
   }
 
   /** Maps a range to frames of its own, taken from the free ones. */
@@ -173,7 +173,7 @@ export class AddressSpace {
         this.#tables.set(key, next);
         this.#entry(table, prefix % 512, next, PRESENT | WRITE | ACCESSED | DIRTY | user, 0);
         let address = BigInt(page) << 12n;
-        for (let up = 0; up <= level; up++) address = pteAddress(this.selfMapIndex, address);
+        for (let up = 0; up <= level; up++) address = pteAddressOf(this.selfMapIndex, address);
         this.#use(next, gva(address), table);
       }
       table = next;

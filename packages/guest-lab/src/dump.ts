@@ -137,5 +137,5 @@ function* regionBytes(source: DumpSource, region: LabMemoryRegion): Generator<Ui
 }
 
 function sorted(regions: readonly LabMemoryRegion[]): LabMemoryRegion[] {
-  return [...regions].sort((a, b) => a.base - b.base);
+  return regions.toSorted((a, b) => a.base - b.base);
 }

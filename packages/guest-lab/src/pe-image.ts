@@ -129,7 +129,7 @@ export function peExports(
   exports: ReadonlyMap<string, number>,
 ): Uint8Array {
   // Ordered by character code, as the loader's binary search wants it.
-  const names = [...exports.keys()].sort((a, b) => (a < b ? -1 : 1));
+  const names = [...exports.keys()].toSorted((a, b) => (a < b ? -1 : 1));
   const addresses = 40;
   const namePointers = addresses + names.length * 4;
   const ordinals = namePointers + names.length * 4;

@@ -127,6 +127,10 @@ export function findRoot(memory: PhysicalMemory): { root: number; index: number 
   return found[0]!;
 }
 
+function hex(value: number, digits: number): string {
+  return value.toString(16).toUpperCase().padStart(digits, '0');
+}
+
 class Virtual {
   constructor(
     readonly memory: PhysicalMemory,
@@ -216,7 +220,6 @@ function findKernel(virtual: Virtual, memory: PhysicalMemory): { base: bigint; g
       const rsds = text.indexOf('RSDS');
       if (rsds < 0 || text.slice(rsds + 24, rsds + 24 + name.length) !== name) continue;
       const view = new DataView(page.buffer);
-      const hex = (value: number, digits: number): string => value.toString(16).toUpperCase().padStart(digits, '0');
       let guid =
         hex(view.getUint32(rsds + 4, true), 8) +
         hex(view.getUint16(rsds + 8, true), 4) +

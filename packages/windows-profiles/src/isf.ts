@@ -66,8 +66,8 @@ export function profileFromIsf(isf: unknown, identity: ProfileIdentity, selectio
     ...(identity.revision === undefined ? {} : { revision: identity.revision }),
     arch: 'x64',
     pointerSize: 8,
-    structs: Object.fromEntries(structs.sort(byName)),
-    symbols: Object.fromEntries(symbols.sort(byName)),
+    structs: Object.fromEntries(structs.toSorted(byName)),
+    symbols: Object.fromEntries(symbols.toSorted(byName)),
   });
 }
 

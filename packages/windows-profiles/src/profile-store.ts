@@ -27,7 +27,7 @@ export class ProfileStore {
 
   /** Build numbers of the profiles, ascending, each once. */
   get builds(): number[] {
-    return [...new Set(this.#profiles.map((profile) => profile.build))].sort((a, b) => a - b);
+    return [...new Set(this.#profiles.map((profile) => profile.build))].toSorted((a, b) => a - b);
   }
 
   /** Adds a profile; one with the same symbol file is replaced. */
