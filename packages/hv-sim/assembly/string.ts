@@ -1,7 +1,11 @@
 // String instructions (SDM vol. 2: MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS). Each iteration commits its registers when
 // its accesses have succeeded, so a fault in the middle leaves the instruction restartable.
+
+import { alu } from './alu';
+import { attention, fault } from './fault';
 import {
   ALU_CMP,
+  BLOCK_ALLOW_COUNT,
   FLAG_ADDRESS_32,
   FLAG_REPEAT,
   FLAG_REPEAT_NOT_EQUAL,
@@ -16,8 +20,6 @@ import {
   OP_SIZE,
   VCPU_RAX,
 } from './generated/layout';
-import { alu } from './alu';
-import { attention, fault } from './fault';
 import { probeWrite } from './memory';
 import { cutToSize, loadOfSize, storeOfSize } from './operand';
 import {
@@ -117,7 +119,9 @@ export function execString(op: usize, code: u32): void {
   const compares = code == I_CMPS || code == I_SCAS;
   let count = general(RCX) & addressMask;
   for (let done = 0; count != 0; done++) {
-    if (done == ITERATIONS_PER_STEP || attention) {
+    // What a reply allowed once is one element: the next may lie where somebody wants to see it.
+    const allowedOnce = done != 0 && load<u32>(cpu + BLOCK_ALLOW_COUNT) != 0;
+    if (done == ITERATIONS_PER_STEP || attention || allowedOnce) {
       setRipSet(true);
       return;
     }
