@@ -194,9 +194,9 @@ describe('a rule', () => {
   });
 });
 
-describe('the order of rules', () => {
-  const rule = (decision: { rule?: string }) => decision.rule;
+const rule = (decision: { rule?: string }) => decision.rule;
 
+describe('the order of rules', () => {
   it('is generic, named, return, feedback', () => {
     const generic = { originator: '*' };
     const named = { originator: 'evil.sys' };

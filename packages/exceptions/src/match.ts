@@ -53,12 +53,14 @@ function victimNameFits(wanted: number, victim: KernelImage | undefined, actor: 
   }
 }
 
+function isKernelStartUp(code: KernelCode | undefined): boolean {
+  return code?.image?.nameHash === PredefinedName.KERNEL && code.section === INIT_SECTION;
+}
+
 function isInitialisation(query: KernelQuery): boolean {
-  const inInit = (code: KernelCode | undefined) =>
-    code?.image?.nameHash === PredefinedName.KERNEL && code.section === INIT_SECTION;
   return (
-    inInit(query.returnsTo) ||
-    inInit(query.originator) ||
+    isKernelStartUp(query.returnsTo) ||
+    isKernelStartUp(query.originator) ||
     (query.returnsTo ?? query.originator).isEntryPoint === true ||
     (query.oldValue.length > 0 && query.oldValue.every((byte) => byte === 0))
   );

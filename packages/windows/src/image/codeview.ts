@@ -45,12 +45,15 @@ export function readCodeView(memory: VirtualMemory, base: Gva, headers: PeHeader
   return undefined;
 }
 
+function hex(value: number, digits: number): string {
+  return value.toString(16).toUpperCase().padStart(digits, '0');
+}
+
 /** Reads an RSDS record; `undefined` when it is none. */
 export function parseCodeView(record: Uint8Array): CodeView | undefined {
   if (record.length < RSDS_HEADER) return undefined;
   const view = new DataView(record.buffer, record.byteOffset, record.length);
   if (view.getUint32(0, true) !== 0x5344_5352) return undefined;
-  const hex = (value: number, digits: number) => value.toString(16).toUpperCase().padStart(digits, '0');
   let guid = hex(view.getUint32(4, true), 8) + hex(view.getUint16(8, true), 4) + hex(view.getUint16(10, true), 4);
   for (let at = 12; at < 20; at += 1) guid += hex(view.getUint8(at), 2);
   const text = record.subarray(RSDS_HEADER);
