@@ -1,0 +1,32 @@
+import { Access } from '@introd/abi';
+import { Engine } from '@introd/core-hooks';
+import { assert } from '../operation.mjs';
+import { DATA, syntheticGuest } from '../synthetic-guest.mjs';
+
+/** Sets a hook, removes it, and lets the engine commit: the page's rights change and change back. */
+function pageHook() {
+  const { port } = syntheticGuest();
+  const engine = new Engine(port);
+  const options = { gpa: DATA + 0x100, length: 8, access: Access.WRITE, callback: () => {} };
+  return {
+    group: 'hooks',
+    op: 'set+remove+commit GPA hook',
+    run(count) {
+      const sets = port.pageAccessSets;
+      for (let i = 0; i < count; i++) {
+        const hook = engine.hooks.page.set(options);
+        if (engine.hooks.page.count !== 1) assert(false, 'the hook must be set');
+        hook.remove();
+        if (engine.step(0) !== 'idle') assert(false, 'there must be no exit');
+      }
+      assert(engine.hooks.page.count === 0, 'the hook must be removed');
+      assert(port.getPageAccess(DATA / 4096) === Access.ALL, 'the page must have its rights back');
+      assert(port.pageAccessSets <= sets + 2 * count, 'rights must change at most twice per hook');
+    },
+  };
+}
+
+/** Setting and removing hooks. */
+export function operations() {
+  return [pageHook()];
+}
