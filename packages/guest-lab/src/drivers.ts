@@ -72,7 +72,7 @@ export function writeModuleList(space: AddressSpace, pool: Pool, head: Gva, modu
   const entries = modules.map((module): GuestStruct => {
     const entry = pool.struct('MmLd', '_KLDR_DATA_TABLE_ENTRY');
     return entry
-      .fill({
+      .setAll({
         DllBase: module.base,
         EntryPoint: module.entryPoint,
         SizeOfImage: module.size,

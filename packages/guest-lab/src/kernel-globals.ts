@@ -8,6 +8,7 @@ import { ascii, linkList, structAt, utf16 } from './struct-writer.js';
 
 /** NtBuildLab of the lab's kernel: that of the first release of this build. */
 export const BUILD_LAB = '19041.1.amd64fre.vb_release.191206-1406';
+const DEBUGGER_DATA = '_KDDEBUGGER_DATA64';
 /** 'KDBG', the owner tag of the debugger data block. */
 const DEBUGGER_TAG = 0x4742_444b;
 /** Size of the whole block in this build (KdDebuggerDataBlock to the next symbol). */
@@ -62,10 +63,10 @@ export function writeGlobals(space: AddressSpace, profile: GuestProfile, pool: P
 /** KDDEBUGGER_DATA64 in the clear, its list head, and the version block that points at it. */
 function writeDebuggerData(space: AddressSpace, profile: GuestProfile, kernelBase: Gva): void {
   const at = (name: string): Gva => gva(kernelBase + BigInt(profile.symbol(name)));
-  const block = structAt(space, profile, '_KDDEBUGGER_DATA64', at('KdDebuggerDataBlock'));
+  const block = structAt(space, profile, DEBUGGER_DATA, at('KdDebuggerDataBlock'));
   linkList(space, [at('KdpDebuggerDataListHead'), block.va]);
   // A pointer field of the block has the name of the symbol that it points at.
-  const fields = Object.entries(profile.data.structs._KDDEBUGGER_DATA64!.fields);
+  const fields = Object.entries(profile.data.structs[DEBUGGER_DATA]!.fields);
   for (const [name, field] of fields) {
     if (field.size === 8 && profile.hasSymbol(name)) block.set(name, at(name));
   }
@@ -73,7 +74,7 @@ function writeDebuggerData(space: AddressSpace, profile: GuestProfile, kernelBas
   const process = profile.struct('_EPROCESS');
   const prcb = profile.struct('_KPRCB');
   const pcr = profile.struct('_KPCR');
-  block.fill({
+  block.setAll({
     OwnerTag: DEBUGGER_TAG,
     Size: DEBUGGER_DATA_SIZE,
     KernBase: kernelBase,
@@ -111,7 +112,7 @@ function writeDebuggerData(space: AddressSpace, profile: GuestProfile, kernelBas
     Gdt64R3CmCode: 0x20,
     Gdt64R3CmTeb: 0x50,
   });
-  structAt(space, profile, '_DBGKD_GET_VERSION64', at('KdVersionBlock')).fill({
+  structAt(space, profile, '_DBGKD_GET_VERSION64', at('KdVersionBlock')).setAll({
     // Free build, build number; protocol and packet limits of the 64-bit kernel debugger.
     MajorVersion: 0xf,
     MinorVersion: profile.build,
@@ -144,7 +145,7 @@ function writeObjectTypes(
     const type = pool.struct('ObjT', '_OBJECT_TYPE');
     type
       .unicode('Name', name, pool.bytes('ObNm', utf16(name)))
-      .fill({ Index: index, Key: [...tag].reduceRight((sum, letter) => sum * 256 + letter.charCodeAt(0), 0) });
+      .setAll({ Index: index, Key: [...tag].reduceRight((sum, letter) => sum * 256 + letter.charCodeAt(0), 0) });
     type.emptyList('TypeList').emptyList('CallbackList');
     space.write64(table + BigInt(index * 8), type.va);
     space.write64(variable, type.va);
@@ -161,13 +162,13 @@ function writeMemoryBlock(space: AddressSpace, profile: GuestProfile, pool: Pool
     '_PHYSICAL_MEMORY_DESCRIPTOR',
     pool.allocate('MmPh', layout.offset('Run') + labMemory.length * runSize),
   );
-  block.fill({
+  block.setAll({
     NumberOfRuns: labMemory.length,
     NumberOfPages: labMemory.reduce((sum, region) => sum + region.size / PAGE_SIZE, 0),
   });
   labMemory.forEach((region, i) => {
     const run = block.at('Run') + BigInt(i * runSize);
-    structAt(space, profile, '_PHYSICAL_MEMORY_RUN', gva(run)).fill({
+    structAt(space, profile, '_PHYSICAL_MEMORY_RUN', gva(run)).setAll({
       BasePage: region.base / PAGE_SIZE,
       PageCount: region.size / PAGE_SIZE,
     });
@@ -185,7 +186,7 @@ export function writeSharedUserData(
 ): void {
   const high = time >> 32n;
   structAt(space, profile, '_KUSER_SHARED_DATA', va)
-    .fill({
+    .setAll({
       TickCountMultiplier: 0x0fa0_0000,
       'SystemTime.LowPart': time & 0xffff_ffffn,
       'SystemTime.High1Time': high,

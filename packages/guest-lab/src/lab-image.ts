@@ -299,7 +299,7 @@ class Builder {
     for (const stack of code.stacks) this.#kernel.write(stack.va, stack.bytes);
     for (const thread of this.#threads) {
       const start = code.startAddresses[thread.index] ?? gva(0n);
-      structAt(this.#kernel, this.#profile, '_ETHREAD', thread.ethread).fill({
+      structAt(this.#kernel, this.#profile, '_ETHREAD', thread.ethread).setAll({
         'Tcb.KernelStack': code.kernelStackPointers[thread.index] ?? thread.kernelStackTop,
         StartAddress: start,
         Win32StartAddress: start,

@@ -56,7 +56,7 @@ export class Pool {
     this.#next += BigInt(large ? Math.ceil(blockSize / PAGE_SIZE) * PAGE_SIZE : blockSize);
     if (this.#next > this.#end) throw new LabError('ERR_GUEST_LAB_LAYOUT', 'the pool is too small');
     if (large) return gva(block);
-    structAt(this.space, this.profile, '_POOL_HEADER', gva(block)).fill({
+    structAt(this.space, this.profile, '_POOL_HEADER', gva(block)).setAll({
       BlockSize: blockSize / GRANULE,
       PoolType: NON_PAGED,
       PoolTag: tagValue(tag),
@@ -76,7 +76,7 @@ export class Pool {
     const headerSize = this.profile.struct('_OBJECT_HEADER').offset('Body');
     const header = this.allocate(kind.tag, headerSize + layout.size + extra);
     const body = gva(header + BigInt(headerSize));
-    structAt(this.space, this.profile, '_OBJECT_HEADER', header).fill({
+    structAt(this.space, this.profile, '_OBJECT_HEADER', header).setAll({
       PointerCount: 0x8000,
       HandleCount: 1,
       // ObTypeIndexTable is indexed by TypeIndex ^ ObHeaderCookie ^ second byte of the header's address (Windows 10).

@@ -36,7 +36,7 @@ export interface ProcessContent {
 /** Fills an EPROCESS, all but its place in the process list. */
 export function writeProcess(process: GuestStruct, pool: Pool, content: ProcessContent): void {
   process
-    .fill({
+    .setAll({
       'Pcb.Header.Type': PROCESS_OBJECT,
       'Pcb.DirectoryTableBase': content.cr3,
       'Pcb.BasePriority': NORMAL_PRIORITY,
@@ -81,7 +81,7 @@ export function writeThread(
 ): void {
   const kernelThread = thread.teb === 0n;
   structAt(space, profile, '_ETHREAD', thread.ethread)
-    .fill({
+    .setAll({
       'Tcb.Header.Type': THREAD_OBJECT,
       'Tcb.InitialStack': thread.kernelStackTop,
       'Tcb.StackLimit': thread.kernelStackLimit,
@@ -126,7 +126,7 @@ export function linkThreads(process: GuestStruct, profile: GuestProfile, threads
 export function writeHandleTable(space: AddressSpace, pool: Pool, pid: number, process: Gva): GuestStruct {
   const table = pool.struct('Obtb', '_HANDLE_TABLE');
   // The lowest bits of TableCode are the number of levels above the leaf: none.
-  table.fill({
+  table.setAll({
     TableCode: pool.allocate('Obtb', 4096),
     QuotaProcess: pid === 4 ? 0n : process,
     UniqueProcessId: pid,

@@ -68,7 +68,7 @@ export function writeProcessor(
   facts: { readonly systemCr3: Cr3; readonly symbol: (name: string) => Gva; readonly build: number },
 ): void {
   const { index, kpcr, prcb, gdt, idt, tss, idleThread } = processor;
-  structAt(space, profile, '_KPCR', kpcr).fill({
+  structAt(space, profile, '_KPCR', kpcr).setAll({
     GdtBase: gdt.va,
     TssBase: tss.va,
     Self: kpcr,
@@ -83,7 +83,7 @@ export function writeProcessor(
   });
   const registers = 'ProcessorState.SpecialRegisters';
   structAt(space, profile, '_KPRCB', prcb)
-    .fill({
+    .setAll({
       MxCsr: 0x1f80,
       LegacyNumber: index,
       CurrentThread: idleThread.ethread,
@@ -113,7 +113,7 @@ export function writeProcessor(
     .bytes('VendorString', ascii('GenuineIntel'));
   for (const [selector, value] of DESCRIPTORS) space.write64(gdt.va + BigInt(selector), value);
   for (const [offset, value] of tssDescriptor(tss.va)) space.write64(gdt.va + BigInt(SELECTOR.tss + offset), value);
-  const state = structAt(space, profile, '_KTSS64', tss.va).fill({
+  const state = structAt(space, profile, '_KTSS64', tss.va).setAll({
     Rsp0: idleThread.kernelStackTop,
     // Behind the limit: there is no I/O permission bitmap.
     IoMapBase: TSS_LIMIT + 1,
@@ -135,7 +135,7 @@ export function writeGates(
 ): void {
   const size = profile.struct('_KIDTENTRY64').size;
   for (const gate of gates) {
-    structAt(space, profile, '_KIDTENTRY64', gva(idt + BigInt(gate.vector * size))).fill({
+    structAt(space, profile, '_KIDTENTRY64', gva(idt + BigInt(gate.vector * size))).setAll({
       OffsetLow: gate.handler & 0xffffn,
       OffsetMiddle: (gate.handler >> 16n) & 0xffffn,
       OffsetHigh: gate.handler >> 32n,

@@ -36,7 +36,7 @@ export class GuestStruct {
   }
 
   /** Sets several fields. */
-  fill(values: { readonly [path: string]: bigint | number }): this {
+  setAll(values: { readonly [path: string]: bigint | number }): this {
     for (const [path, value] of Object.entries(values)) this.set(path, value);
     return this;
   }

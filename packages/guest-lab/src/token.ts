@@ -34,7 +34,7 @@ export function writeToken(space: AddressSpace, pool: Pool, id: number, content:
   const variable = sids.length * 16 + sidBytes.reduce((sum, bytes) => sum + Math.ceil(bytes.length / 8) * 8, 0);
   const token = pool.object(OBJECT_KINDS.Token, '_TOKEN', variable);
   const entries = token.at('VariablePart');
-  token.bytes('TokenSource.SourceName', ascii('*SYSTEM*').subarray(0, 8)).fill({
+  token.bytes('TokenSource.SourceName', ascii('*SYSTEM*').subarray(0, 8)).setAll({
     'TokenId.LowPart': id,
     'ModifiedId.LowPart': id + 1,
     'AuthenticationId.LowPart': content.logonId,

@@ -122,7 +122,7 @@ export function buildUserSpace(
   const modules = [main, ...program.dlls];
   writeProcessBlock(space, profile, { peb, heap, main, modules, program });
   threads.forEach((thread, i) => {
-    structAt(space, profile, '_TEB', thread.teb).fill({
+    structAt(space, profile, '_TEB', thread.teb).setAll({
       'NtTib.StackBase': thread.stackTop,
       'NtTib.StackLimit': thread.limit,
       'NtTib.Self': thread.teb,
@@ -186,7 +186,7 @@ function writeProcessBlock(space: AddressSpace, profile: GuestProfile, block: Pr
     '_RTL_USER_PROCESS_PARAMETERS',
     allocate(profile.struct('_RTL_USER_PROCESS_PARAMETERS').size),
   );
-  structAt(space, profile, '_PEB', block.peb).fill({
+  structAt(space, profile, '_PEB', block.peb).setAll({
     ImageBaseAddress: block.main.base,
     Ldr: ldr.va,
     ProcessParameters: parameters.va,
@@ -202,13 +202,13 @@ function writeProcessBlock(space: AddressSpace, profile: GuestProfile, block: Pr
   const size = profile.struct('_RTL_USER_PROCESS_PARAMETERS').size;
   // Flags bit 0: the pointers are absolute (RTL_USER_PROC_PARAMS_NORMALIZED).
   parameters
-    .fill({ MaximumLength: size, Length: size, Flags: 1 })
+    .setAll({ MaximumLength: size, Length: size, Flags: 1 })
     .unicode('CurrentDirectory.DosPath', 'C:\\Windows\\system32\\', text('C:\\Windows\\system32\\'))
     .unicode('ImagePathName', block.main.path, text(block.main.path))
     .unicode('CommandLine', block.program.commandLine, text(block.program.commandLine));
   const entries = block.modules.map((module) =>
     structAt(space, profile, '_LDR_DATA_TABLE_ENTRY', allocate(profile.struct('_LDR_DATA_TABLE_ENTRY').size))
-      .fill({
+      .setAll({
         DllBase: module.base,
         EntryPoint: module.base + 0x1000n,
         SizeOfImage: module.size,
@@ -220,7 +220,7 @@ function writeProcessBlock(space: AddressSpace, profile: GuestProfile, block: Pr
       .unicode('FullDllName', module.path, text(module.path))
       .unicode('BaseDllName', module.name, text(module.name)),
   );
-  ldr.fill({ Length: profile.struct('_PEB_LDR_DATA').size, Initialized: 1 });
+  ldr.setAll({ Length: profile.struct('_PEB_LDR_DATA').size, Initialized: 1 });
   for (const [head, links] of [
     ['InLoadOrderModuleList', 'InLoadOrderLinks'],
     ['InMemoryOrderModuleList', 'InMemoryOrderLinks'],

@@ -21,12 +21,12 @@ export class ModuleSections {
     const path = module.path.replace(/^[A-Z]:/, '');
     const file = this.pool
       .struct('File', '_FILE_OBJECT')
-      .fill({ Type: 5, Size: 0xd8 })
+      .setAll({ Type: 5, Size: 0xd8 })
       .unicode('FileName', path, this.pool.bytes('FlNm', utf16(path)));
     const segment = this.pool.struct('MmSm', '_SEGMENT');
     const area = this.pool.struct('MmCa', '_CONTROL_AREA');
     const subsection = this.pool.struct('MmSb', '_SUBSECTION');
-    area.fill({
+    area.setAll({
       Segment: segment.va,
       NumberOfSectionReferences: 1,
       NumberOfMappedViews: 1,
@@ -35,8 +35,8 @@ export class ModuleSections {
       'u.Flags.File': 1,
     });
     area.emptyList('ListHead');
-    segment.fill({ ControlArea: area.va, TotalNumberOfPtes: module.size / 4096, SizeOfSegment: module.size });
-    subsection.fill({ ControlArea: area.va, PtesInSubsection: module.size / 4096 });
+    segment.setAll({ ControlArea: area.va, TotalNumberOfPtes: module.size / 4096, SizeOfSegment: module.size });
+    subsection.setAll({ ControlArea: area.va, PtesInSubsection: module.size / 4096 });
     this.#subsections.set(module.path, subsection.va);
     return subsection.va;
   }
@@ -61,7 +61,7 @@ function build(
   const path = image ? 'Core.' : '';
   const first = range.va >> 12n;
   const last = first + BigInt(range.size / 4096) - 1n;
-  vad.fill({
+  vad.setAll({
     [`${path}StartingVpn`]: first & 0xffff_ffffn,
     [`${path}EndingVpn`]: last & 0xffff_ffffn,
     [`${path}StartingVpnHigh`]: first >> 32n,

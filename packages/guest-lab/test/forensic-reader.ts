@@ -108,6 +108,7 @@ export interface ForensicReport {
 }
 
 const LIMIT = 10_000;
+const VAD_FLAGS = '_MMVAD_FLAGS';
 
 /** Finds System's PML4: the only page in the range with exactly one reference to itself, at a kernel index. */
 export function findRoot(memory: PhysicalMemory): { root: number; index: number } {
@@ -288,7 +289,7 @@ export function analyse(memory: PhysicalMemory, symbols: (guid: string, age: num
       kernel.u(node + off('_MMVAD_SHORT', `${field}Vpn`), 4) |
       (kernel.u(node + off('_MMVAD_SHORT', `${field}VpnHigh`), 1) << 32n);
     const flags = kernel.u(node + off('_MMVAD_SHORT', 'u'), 4);
-    const type = isf.user_types._MMVAD_FLAGS!.fields.VadType!.type;
+    const type = isf.user_types[VAD_FLAGS]!.fields.VadType!.type;
     let file = '';
     if (((flags >> BigInt(type.bit_position!)) & ((1n << BigInt(type.bit_length!)) - 1n)) === 2n) {
       const subsection = kernel.u(node + off('_MMVAD', 'Subsection'), 8);
