@@ -294,8 +294,8 @@ function execCompareExchange(op: usize): void {
   if (accumulator == value) {
     writeUpdated(op, replacement);
   } else {
-    // The destination is written too, with what it held (SDM vol. 2, CMPXCHG).
-    writeUpdated(op, value);
+    // Memory is written too, with what it held (SDM vol. 2, CMPXCHG); a register keeps even its upper half.
+    if (load<u16>(op, OP_FLAGS) & FLAG_MEMORY_DESTINATION) writeUpdated(op, value);
     setRegisterOfSize(VCPU_RAX, size, value);
   }
 }
@@ -635,32 +635,33 @@ function execPopFlags(op: usize): void {
   if ((before ^ after) & (IF | TF | AC)) setAttention();
 }
 
-/** ENTER: every access is checked before the first write. */
+/** ENTER: every access is checked, in the order in which it is made, before the first write. */
 function execEnter(op: usize): void {
   const size: u64 = load<u8>(op, OP_SIZE);
   const level: u64 = load<u16>(op, OP_SOURCE_SIZE) & 31;
-  const top = stackPointer();
-  const frame = top - size;
-  const written = size + level * size;
-  const final = top - written - load<u64>(op, OP_IMM);
-  probeWrite(top - written, i32(written));
-  if (!fault) probeWrite(final, i32(size));
-  for (let i: u64 = 1; i < level && !fault; i++) probeRead(general(RBP) - i * size, i32(size));
+  const frame = stackPointer() - size;
+  const frames = general(RBP);
+  const top = frame - level * size - load<u64>(op, OP_IMM);
+  probeWrite(frame, i32(size));
+  for (let i: u64 = 1; i <= level && !fault; i++) {
+    if (i < level) probeRead(frames - i * size, i32(size));
+    if (!fault) probeWrite(frame - i * size, i32(size));
+  }
+  // The new top of the stack must be writable too (SDM vol. 2, ENTER).
+  if (!fault) probeWrite(top, i32(size));
   if (fault) {
     stackFault();
     return;
   }
-  storeOfSize(frame, u32(size), general(RBP));
-  let at = frame;
-  for (let i: u64 = 1; i < level; i++) {
-    at -= size;
-    storeOfSize(at, u32(size), loadOfSize(general(RBP) - i * size, u32(size)));
+  storeOfSize(frame, u32(size), frames);
+  for (let i: u64 = 1; i < level && !fault; i++) {
+    storeOfSize(frame - i * size, u32(size), loadOfSize(frames - i * size, u32(size)));
   }
-  if (level > 0) storeOfSize(at - size, u32(size), frame);
+  if (level > 0 && !fault) storeOfSize(frame - level * size, u32(size), frame);
   if (fault) return;
   if (size == 8) setGeneral(RBP, frame);
   else setRegister<u16>(VCPU_RBP, frame);
-  setStackPointer(final);
+  setStackPointer(top);
 }
 
 /** Executes an operation of the second switch. */

@@ -70,9 +70,10 @@ function iterate(op: usize, code: u32, addressMask: u64): void {
       break;
     }
     case I_CMPS: {
-      const first = loadOfSize(source, size);
-      if (fault) return;
+      // Where both fault, processors report the one through RDI.
       const second = loadOfSize(to, size);
+      if (fault) return;
+      const first = loadOfSize(source, size);
       if (fault) return;
       compare(size, first, second);
       break;

@@ -174,13 +174,16 @@ export class OpWriter {
     this.segment();
   }
 
-  /** Segment base of the memory operand; only FS and GS have one in 64-bit mode. */
+  /**
+   * Segment of the memory operand. In 64-bit mode only FS and GS have a base; overrides to other segments are ignored,
+   * so that RSP and RBP keep going through SS.
+   */
   segment(): void {
-    const segment = this.instruction.memorySegment;
+    const { memorySegment: segment, memoryBase: base } = this.instruction;
     if (segment === Register.FS || segment === Register.GS) {
       const offset = segment === Register.FS ? VCPU_RECORD.offset.fsBase : VCPU_RECORD.offset.gsBase;
       this.#view.setUint16(this.#at + AT.segment, offset, true);
-    } else if (segment === Register.SS) {
+    } else if (base === Register.RSP || base === Register.RBP || base === Register.ESP || base === Register.EBP) {
       this.flag(OpFlag.STACK);
     }
   }
