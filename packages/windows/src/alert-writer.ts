@@ -1,7 +1,7 @@
 import { ALERT_SCHEMA_VERSION, type Alert, type AlertAttack, type AlertEnvelope, type AlertFlag } from '@introd/abi';
 import type { ExceptionsEngine } from '@introd/exceptions';
 import type { GuestInfo } from './guest-info.js';
-import type { ProtectionId } from './protections/ids.js';
+import type { ProtectionId } from './protections/index.js';
 import type { Judgement } from './protections/judgement.js';
 
 /** What a protection says about an alert; the rest of the envelope is the same for all. */

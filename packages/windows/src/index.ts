@@ -9,7 +9,7 @@ export {
   type ProtectionMode,
   parsePolicy,
 } from './policy.js';
-export type { ProtectionId } from './protections/ids.js';
+export type { ProtectionId } from './protections/index.js';
 export {
   type GuestState,
   type ProtectionStatus,

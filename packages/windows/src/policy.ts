@@ -1,6 +1,6 @@
 import type { WithoutRules } from '@introd/exceptions';
 import { WindowsError } from './error.js';
-import { PROTECTION_IDS, type ProtectionId } from './protections/ids.js';
+import { PROTECTION_IDS, type ProtectionId } from './protections/index.js';
 
 /** How a protection runs. */
 export type ProtectionMode =

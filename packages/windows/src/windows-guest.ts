@@ -11,9 +11,8 @@ import type { WindowsProcess } from './objects/process.js';
 import { ProcessReader } from './objects/process-reader.js';
 import { ProcessTable } from './objects/process-table.js';
 import type { Policy } from './policy.js';
-import type { ProtectionId } from './protections/ids.js';
+import { PROTECTION_IDS, type ProtectionId, protectionFactories } from './protections/index.js';
 import type { Protection } from './protections/protection.js';
-import { createProtections } from './protections/registry.js';
 import { addressSpace } from './virtual-memory.js';
 
 /** Most looks at a guest that has a kernel-like system call handler but no Windows behind it (windows.md 1.1). */
@@ -78,7 +77,7 @@ export class WindowsGuest {
   constructor(engine: Engine, options: WindowsGuestOptions) {
     this.#engine = engine;
     this.#options = options;
-    this.#protections = createProtections().map(({ id }) => {
+    this.#protections = PROTECTION_IDS.map((id) => {
       const wanted = options.policy.protections[id];
       return wanted === 'off' ? { id, state: 'off' } : { id, state: 'off', reason: 'the guest is not found yet' };
     });
@@ -175,10 +174,11 @@ export class WindowsGuest {
     const now = () => alertTime(this.#engine.port.clockOrigin, this.#engine.time);
     const alerts = new AlertWriter(info, exceptions, now, (alert) => this.#sendAlert(alert));
     this.#alerts = alerts;
-    this.#protections = createProtections().map((protection): ProtectionStatus => {
-      const { id, needs } = protection;
+    this.#protections = PROTECTION_IDS.map((id): ProtectionStatus => {
       const mode = policy.protections[id];
       if (mode === 'off') return { id, state: 'off' };
+      const protection: Protection = protectionFactories[id]();
+      const { needs } = protection;
       const lacking = needs.capabilities.filter((capability) => !supports(this.#engine.port, capability));
       if (lacking.length > 0) return { id, state: 'off', reason: `the backend cannot do ${lacking.join(', ')}` };
       const missing = profile.missing(needs.profile);

@@ -7,7 +7,7 @@ import type { DriverList } from '../objects/driver-list.js';
 import type { WindowsProcess } from '../objects/process.js';
 import type { ProcessTable } from '../objects/process-table.js';
 import type { ProtectionMode } from '../policy.js';
-import type { ProtectionId } from './ids.js';
+import type { ProtectionId } from './index.js';
 
 /** What a protection cannot do without. */
 export interface ProtectionNeeds {
@@ -33,7 +33,7 @@ export interface ProtectionContext {
 
 /**
  * One protection over one guest. Its folder holds what it watches, how it decides, the alert it sends, its tests and a
- * README of half a page; the list in `registry.ts` names it. Each method is called only while it is enabled.
+ * README of half a page; the list in `index.ts` names it. Each method is called only while it is enabled.
  */
 export interface Protection {
   readonly id: ProtectionId;

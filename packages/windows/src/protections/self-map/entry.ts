@@ -5,19 +5,17 @@ const PRESENT = 1n;
 /** U/S: ring 3 may use what lies below the entry. */
 const USER = 4n;
 
+/** The bits that are both set in an entry which opens the page tables to ring 3, in its low half. */
+export const OPEN_BITS = Number(PRESENT | USER);
+
 /** Whether an entry is present. */
 export function isPresent(entry: bigint): boolean {
   return (entry & PRESENT) !== 0n;
 }
 
-/** Whether the U/S bit of an entry is set, present or not. */
-export function isUser(entry: bigint): boolean {
-  return (entry & USER) !== 0n;
-}
-
 /** Whether a self-map entry opens the page tables to ring 3. Address, R/W and XD do not count (behaviour 1.3). */
 export function isOpen(entry: bigint): boolean {
-  return isPresent(entry) && isUser(entry);
+  return isPresent(entry) && (entry & USER) !== 0n;
 }
 
 /** The entry without U/S. */

@@ -21,7 +21,7 @@ const MAX_REPAIRS = 4;
 export class SelfMapProtection implements Protection {
   readonly id = 'self-map';
   readonly needs: ProtectionNeeds = {
-    capabilities: ['memory', 'write', 'exits', 'page-access'],
+    capabilities: ['memory', 'write', 'map', 'exits', 'page-access'],
     profile: PROCESS_FIELDS,
   };
 
@@ -40,17 +40,18 @@ export class SelfMapProtection implements Protection {
 
   processAppeared(process: WindowsProcess): void {
     const context = this.#context!;
+    const { port } = context.engine;
     const index = context.info.selfMapIndex;
-    const entries = [new GuardedEntry(process, 'kernel', process.cr3, index, 0n)];
-    if (process.hasUserTables) entries.push(new GuardedEntry(process, 'user', process.userCr3, index, 0n));
+    const entries = [new GuardedEntry(process, 'kernel', process.cr3, index, port)];
+    if (process.hasUserTables) entries.push(new GuardedEntry(process, 'user', process.userCr3, index, port));
     this.#entries.set(process, entries);
     // The hook comes first, so that nothing can change between the look and the watch.
     if (process.isSystem) for (const entry of entries) this.#hook(context, entry);
+    if (process.outswapped) return;
     for (const entry of entries) {
-      const value = process.outswapped ? undefined : context.engine.memory.read64(entry.address);
-      if (value === undefined) continue;
-      entry.lastValue = closed(value);
-      this.#check(context, entry, value);
+      // A process that is born with an open entry has it told: U/S does not count as known.
+      entry.lastValue = closed(entry.value ?? 0n);
+      if (!entry.isClosed()) this.#onOpen(context, entry);
     }
   }
 
@@ -58,9 +59,9 @@ export class SelfMapProtection implements Protection {
     const context = this.#context!;
     for (const entry of this.#entries.get(process) ?? []) {
       entry.hook?.remove();
-      const value = process.outswapped ? undefined : context.engine.memory.read64(entry.address);
       // The page may serve something else by now; it is still a PML4 while its entry refers to it.
-      if (value !== undefined && pointsTo(value, rootOf(entry.cr3))) this.#check(context, entry, value);
+      const isPml4 = pointsTo(entry.value ?? 0n, rootOf(entry.cr3));
+      if (isPml4 && !process.outswapped && !entry.isClosed()) this.#onOpen(context, entry);
     }
     this.#entries.delete(process);
   }
@@ -70,22 +71,16 @@ export class SelfMapProtection implements Protection {
     for (const [process, entries] of this.#entries) {
       if (process.outswapped) continue;
       for (const entry of entries) {
-        const value = context.engine.memory.read64(entry.address);
-        if (value === undefined) continue;
-        if (process.isSystem && !entry.hook && isPresent(value)) this.#hook(context, entry);
-        this.#check(context, entry, value);
+        if (process.isSystem && !entry.hook && isPresent(entry.value ?? 0n)) this.#hook(context, entry);
+        if (!entry.isClosed()) this.#onOpen(context, entry);
       }
     }
   }
 
-  /** Looks at an entry's value; tells and closes it when it is open and that is neither allowed nor known. */
-  #check(context: ProtectionContext, entry: GuardedEntry, value: bigint): void {
-    if (!isOpen(value)) {
-      entry.knownOpen = undefined;
-      entry.lastValue = value;
-      return;
-    }
-    if (entry.knownOpen === 'allowed-by-rule') return;
+  /** An entry was found open: tells and closes it, unless that is allowed or known. */
+  #onOpen(context: ProtectionContext, entry: GuardedEntry): void {
+    const { value } = entry;
+    if (value === undefined || !isOpen(value) || entry.knownOpen === 'allowed-by-rule') return;
     const judgement = judge(this.#lateDecision(context), context.mode);
     if (entry.knownOpen === 'told' && !judgement.stop) return;
     const repair = judgement.stop ? this.#repair(context, entry, value) : 'not-wanted';
@@ -108,7 +103,7 @@ export class SelfMapProtection implements Protection {
     let current: bigint | undefined = value;
     for (let attempt = 0; attempt < MAX_REPAIRS && current !== undefined; attempt += 1) {
       if (!isOpen(current) || memory.compareExchange64(entry.address, current, closed(current)) === true) return 'done';
-      current = memory.read64(entry.address);
+      current = entry.value;
     }
     return 'failed';
   }
