@@ -1,6 +1,6 @@
-import { Access, cr3, ExitCause, ExitKind, type Gpa, Reply, ShutdownReason, Verdict } from '@introd/abi';
+import { Access, cr3, ExitCause, ExitKind, type Gpa, type Gva, Reply, ShutdownReason, Verdict } from '@introd/abi';
 import { describe, expect, it } from 'vitest';
-import { CODE, DATA, kernel, leafEntry, STACK } from '../test/guest-layout.js';
+import { CODE, DATA, kernel, leafEntry, PML4, STACK } from '../test/guest-layout.js';
 import { SyntheticGuest } from '../test/synthetic-guest.js';
 import { CoreHooksError, type Engine } from './index.js';
 
@@ -293,6 +293,45 @@ describe('a page-table write', () => {
     expect(calls).toBe(0);
     expect(guest.get64(ENTRY)).toBe(OLD | 0x20n);
     expect(guest.engine.counters.irrelevantPageTableWrites).toBe(1);
+  });
+
+  it('through the self-map sets the accessed and dirty bits as the processor would, and asks once', () => {
+    for (const [code, replace, expected] of [
+      // mov [rbx], rax; or [rbx], 4; or [rbx], 4 with the bit taken out again
+      ['48 89 03', false, 0x1007n],
+      ['48 83 0b 04', false, 0x1067n],
+      ['48 83 0b 04', true, 0x1003n],
+    ] as const) {
+      const index = 0x1ed;
+      const entry = (PML4 + index * 8) as Gpa;
+      const guest = new SyntheticGuest();
+      guest.code(code);
+      guest.put64(entry, 0x1003n);
+      const i = BigInt(index);
+      const va = ((0xffffn << 48n) | (i << 39n) | (i << 30n) | (i << 21n) | (i << 12n) | (i * 8n)) as Gva;
+      guest.vcpu.set('rbx', va);
+      guest.vcpu.set('rax', 0x1007n);
+      const seen: bigint[] = [];
+      guest.engine.hooks.page.set({
+        gpa: entry,
+        length: 8,
+        access: Access.WRITE,
+        pagingStructure: true,
+        callback: (event) => {
+          seen.push(event.pageTableWrite!.new);
+          if (replace) {
+            event.pageTableWrite!.replace(event.pageTableWrite!.new & ~4n);
+          }
+        },
+      });
+      for (let exit = 0; exit < 2; exit++) {
+        guest.port.raiseViolation(0, { gpa: entry, gla: va, access: Access.WRITE, size: 8 });
+        guest.engine.step(1);
+      }
+      expect(seen).toEqual([0x1007n]);
+      expect(guest.get64(entry)).toBe(expected);
+      expect(guest.engine.counters.emulationConflicts).toBe(0);
+    }
   });
 
   it('of a single byte or word shows the whole entry', () => {

@@ -38,6 +38,11 @@ const MAX_STORE = 64;
 const MONITORED_LOW = 0xffff_f087;
 const MONITORED_HIGH = 0x000f_ffff;
 const PRESENT = 1;
+/** Bits that the processor sets by itself. */
+const ACCESSED = 0x20;
+const DIRTY = 0x40;
+/** How often the tables are walked again because an entry changed while its bits were set. */
+const MAX_MARK_ATTEMPTS = 8;
 
 /** Translates an address of the instruction at hand; -1 when it is not mapped. */
 export type Resolve = (vcpu: VcpuRecord, low: number, high: number) => number;
@@ -80,6 +85,9 @@ export class StorePlan {
   #size = 0;
   #repeatedElement = false;
   #entry = -1;
+  #instruction: DecodedInstruction | undefined;
+  #glaLow = 0;
+  #glaHigh = 0;
 
   constructor(port: FullPort, pages: PageCache, translator: Translator, vectors: VectorRegisters | undefined) {
     this.#port = port;
@@ -120,6 +128,28 @@ export class StorePlan {
       this.#planNative(instruction, vcpu, size);
       return;
     }
+    if (!this.#planSlot(instruction, vcpu)) {
+      if (this.#vectors !== undefined) {
+        this.#planNative(instruction, vcpu, size);
+      }
+      return;
+    }
+    if (!this.#effect.complete) {
+      this.#planNative(instruction, vcpu, size);
+      return;
+    }
+    this.#entry = this.write.gpa;
+    this.#instruction = instruction;
+    this.#glaLow = list.low[operand]!;
+    this.#glaHigh = list.high[operand]!;
+    this.#repeatedElement = instruction.repeated;
+    this.kind = Plan.EMULATE;
+  }
+
+  /** Computes the entry that a store leaves in its 8 aligned bytes from what they hold now. */
+  #planSlot(instruction: DecodedInstruction, vcpu: VcpuRecord): boolean {
+    const offset = this.gpa & 7;
+    const size = this.#size;
     this.#loadSlot(this.gpa - offset);
     const { oldLow, oldHigh } = this.write;
     let low = oldLow;
@@ -135,19 +165,10 @@ export class StorePlan {
     }
     const words = this.#words;
     if (!this.#effect.compute(instruction, vcpu, low, high, words[0]!, words[1]!)) {
-      if (this.#vectors !== undefined) {
-        this.#planNative(instruction, vcpu, size);
-      }
-      return;
-    }
-    if (!this.#effect.complete) {
-      this.#planNative(instruction, vcpu, size);
-      return;
+      return false;
     }
     this.#merge(offset, size, this.#effect.newLow, this.#effect.newHigh);
-    this.#entry = this.write.gpa;
-    this.#repeatedElement = instruction.repeated;
-    this.kind = Plan.EMULATE;
+    return true;
   }
 
   /** Fills {@link write} with the entry at `gpa`, a multiple of 8 that the store touches, unless it holds it. */
@@ -195,6 +216,9 @@ export class StorePlan {
    */
   commit(vcpu: VcpuRecord, index: number): boolean {
     const write = this.write;
+    if (!this.#markTables(vcpu)) {
+      return false;
+    }
     const offset = this.gpa & 7;
     const size = this.#size as 1 | 2 | 4 | 8;
     let done: boolean;
@@ -219,6 +243,55 @@ export class StorePlan {
       this.#port.storeRegisters(index, RegisterGroup.GENERAL);
     }
     return done;
+  }
+
+  /**
+   * Sets the accessed and dirty bits that the processor would set on the way to the stored bytes (SDM vol. 3A, 4.8), each in one
+   * compare-exchange. Where such an entry is the one that is stored to, what is stored is computed again from it.
+   * @returns false when memory changed under it, or the store is not any more what was decided about
+   */
+  #markTables(vcpu: VcpuRecord): boolean {
+    const translator = this.#translator;
+    const registers = vcpu.u32;
+    let own = false;
+    for (let attempt = 0; attempt < MAX_MARK_ATTEMPTS; attempt++) {
+      const status = translator.walk(registers[CR3]!, registers[CR3 + 1]!, this.#glaLow, this.#glaHigh);
+      if (status !== Walk.OK || translator.gpa !== this.gpa) {
+        // The processor used a translation that it remembers; the tables do not lead here any more.
+        return true;
+      }
+      let done = true;
+      const leaf = translator.depth - 1;
+      for (let level = 0; level <= leaf && done; level++) {
+        const low = translator.entryLow(level);
+        const marked = (low | (level === leaf ? ACCESSED | DIRTY : ACCESSED)) >>> 0;
+        if (marked !== low) {
+          const high = translator.entryHigh(level);
+          const at = translator.entryGpa(level);
+          own ||= at === this.write.gpa;
+          // In a self-map one entry serves several levels: what was set for the first makes the next one fail, and walk again.
+          done = this.#port.compareExchange(at, 8, low, high, marked, high);
+        }
+      }
+      if (done) {
+        return !own || this.#planAgain(vcpu);
+      }
+    }
+    return false;
+  }
+
+  /** Computes the store again; only the accessed and dirty bits may differ from what was decided about. */
+  #planAgain(vcpu: VcpuRecord): boolean {
+    const write = this.write;
+    const { newLow, newHigh, replaced } = write;
+    this.#planSlot(this.#instruction!, vcpu);
+    if (replaced) {
+      write.newLow = newLow;
+      write.newHigh = newHigh;
+      write.replaced = true;
+      return true;
+    }
+    return ((write.newLow ^ newLow) & ~(ACCESSED | DIRTY)) === 0 && write.newHigh === newHigh;
   }
 
   /**

@@ -105,6 +105,21 @@ export class Translator {
     this.#pages = pages;
   }
 
+  /** Where the entry of a level of the last walk lies, level 0 being the root. */
+  entryGpa(level: number): Gpa {
+    return this.#traceGpa[level]! as Gpa;
+  }
+
+  /** Low half of the entry of a level of the last walk. */
+  entryLow(level: number): number {
+    return this.#traceWords[level * 2]!;
+  }
+
+  /** High half of it. */
+  entryHigh(level: number): number {
+    return this.#traceWords[level * 2 + 1]!;
+  }
+
   /** AND of U/S over the present entries of the last walk. */
   get user(): boolean {
     return (this.#flagsLow & USER) !== 0;
