@@ -31,8 +31,8 @@ export const TIME_SLICE = 5_000;
 
 /** Selectors that SYSRET (bits 48..63) and SYSCALL (32..47) derive CS and SS from (SDM vol. 3A, 5.8.8). */
 const STAR_HIGH = 0x0023_0010;
-/** SYSCALL clears TF, IF, DF, NT and AC. */
-const SFMASK = 0x4_4700;
+/** SYSCALL clears TF, IF, DF and NT, as Windows has it. */
+const SFMASK = 0x4700;
 /** EFER.SCE and NXE. */
 const EFER_SET = 0x801;
 /** CR4.SMEP. */
@@ -51,10 +51,21 @@ function wrmsrRax(msr: number): string {
   return `mov rdx, rax\n shr rdx, 32\n mov ecx, ${msr}\n wrmsr\n`;
 }
 
-const step = (name: string): string => `lea rcx, [TextBoot_${name}]\n call DbgPrintLine\n`;
-
 /** Names of the boot steps in the order in which they are printed. */
-export const BOOT_STEPS = ['descriptors', 'traps', 'system-calls', 'clock', 'processors', 'threads'] as const;
+const BOOT_STEPS = ['descriptors', 'traps', 'system-calls', 'clock', 'processors', 'threads'] as const;
+
+const step = (name: (typeof BOOT_STEPS)[number]): string =>
+  `lea rcx, [TextBoot${BOOT_STEPS.indexOf(name)}]\n call DbgPrintLine\n`;
+
+/** Lines of the boot steps by label, for LABDATA. */
+export const bootTexts: Readonly<Record<string, string>> = Object.fromEntries(
+  BOOT_STEPS.map((name, i) => [`TextBoot${i}`, `lab: boot ${name}`]),
+);
+
+/** Table of the processors' entries, for LABDATA. */
+export function processorEntries(processors: readonly ProcessorPlan[]): string {
+  return `KiProcessorEntries: dq ${processors.map(({ index }) => `KiProcessorEntry${index}`).join(', ')}`;
+}
 
 /** Descriptor-table operands of one processor, for LABDATA. */
 export function processorTables({ index, gdt, idt }: ProcessorPlan): string {
@@ -70,20 +81,20 @@ export function processorTables({ index, gdt, idt }: ProcessorPlan): string {
   `;
 }
 
-/** The boot entry of one processor: it differs from the others in its tables only. */
-function processorEntry({ index, kpcr, gdt }: ProcessorPlan): string {
+/** The boot entry of one processor: it differs from the others in its tables only. `PlanGdt0`.. and `PlanKpcr0`.. are addresses of the plan. */
+function processorEntry({ index }: ProcessorPlan): string {
   return `
 KiProcessorEntry${index}:
     lgdt [Gdtr${index}]
     lidt [Idtr${index}]
     ; The host may have loaded TR already: LTR wants the descriptor available, not busy.
-    mov rax, GdtBase${index}
+    mov rax, PlanGdt${index}
     and byte [rax+${Selector.TSS + 5}], 0xfd
     mov eax, ${Selector.TSS}
     ltr ax
-    mov rax, Kpcr${index}
+    mov rax, PlanKpcr${index}
     jmp KiInitializeProcessor
-`.replaceAll('GdtBase', `${gdt.va < 0n ? '' : 'PlanGdt'}`).replaceAll('Kpcr', `${kpcr < 0n ? '' : 'PlanKpcr'}`);
+`;
 }
 
 /** Code of the boot, for all processors. */
@@ -94,6 +105,12 @@ KiSystemStartup:
     mov cr3, rax
     ${step('descriptors')}
     jmp KiProcessorEntry0
+
+; The host has pointed GS at the KPCR already, which says what processor this is.
+KiSecondaryStartup:
+    mov eax, gs:[${o.pcr.Number}]
+    lea rcx, [KiProcessorEntries]
+    jmp qword [rcx+rax*8]
 ${processors.map(processorEntry).join('')}
 
 ; rax = KPCR of this processor
@@ -156,7 +173,6 @@ KiInitializeProcessor:
     mov rax, cr3
     mov cr3, rax
     ${step('threads')}
-    call LabCheckHostile
     jmp KiStartClock
 
 KiSecondaryReady:
@@ -173,9 +189,9 @@ KiStartClock:
     ${wrmsr(Msr.X2APIC_DIVIDE, '0xb', '0')}
     ${wrmsr(Msr.X2APIC_TIMER, String(TIMER_PERIODIC | CLOCK_VECTOR), '0')}
     ${wrmsr(Msr.X2APIC_INITIAL_COUNT, String(TIME_SLICE), '0')}
-    jmp KiIdleLoop
+    jmp KiIdleLoopEntry
 
-; Reads the mailbox: a hostile guest stops being one that anybody can introspect.
+; Reads the mailbox: a hostile guest misbehaves instead of running a scenario.
 LabCheckHostile:
     mov rax, [Mailbox+${MAILBOX.hostile}]
     cmp rax, ${HostileCode['triple-fault']}
