@@ -15,8 +15,11 @@ export const labMemory: readonly LabMemoryRegion[] = [
 
 /** Where the loader puts the PML4 of System: [first, end). */
 const SYSTEM_ROOT = { first: 0x1a_0000, end: 0x2a_0000 } as const;
-/** Physical memory for everything but the kernel image: [first, end). */
-const GENERAL = { first: 0x30_0000, end: 0x100_0000 } as const;
+/**
+ * Physical memory for everything but the kernel image: [first, end). It begins above 0x6F0000, because forensic tools also look
+ * for the root of System in 0x650000..0x6EFFFF, where old releases left it, and the root of a process looks the same.
+ */
+const GENERAL = { first: 0x70_0000, end: 0x100_0000 } as const;
 /** First physical address of the kernel image: this, plus up to 7 times 2 MiB. */
 const IMAGE_PHYSICAL = 0x100_0000;
 /** Physical memory that the guest leaves to the attack driver. */
