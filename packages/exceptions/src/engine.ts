@@ -5,6 +5,9 @@ import { NO_NAME, PredefinedName } from './name-hash.js';
 import type { Decision, KernelQuery, WithoutRules } from './query.js';
 import { type LoadedRules, type RuleSource, readRuleSources } from './source.js';
 
+/** Bits of a rule about the code that is returned to; the JSON word `return` sets both. */
+const RETURNS = RuleFlag.RETURN | RuleFlag.RETURN_DRV;
+
 const NO_RULES: LoadedRules = { rules: [], ignored: {}, revision: undefined };
 
 /**
@@ -56,15 +59,25 @@ export class ExceptionsEngine {
       return { action: withoutRules === 'allow' ? 'allowed' : 'not-allowed', reason: 'exceptions-not-loaded' };
     }
     if (isSameValue(query)) return { action: 'allowed', reason: 'same-value' };
-    let reason: AlertReason = 'no-exception';
-    for (const rule of this.#candidates(query)) {
-      const result = matchKernelRule(rule, query);
-      if (result === 'allowed' || result === 'allowed-feedback') {
-        return { action: 'allowed', reason: result, rule: rule.name };
-      }
-      if (result !== undefined) reason = result;
-    }
-    return { action: 'not-allowed', reason };
+    return this.#search(query);
+  }
+
+  /** Tries the rules in the order of behaviour 1.5.4; the first that fits decides. */
+  #search(query: KernelQuery): Decision {
+    const scan = new Scan(query);
+    const original = hashOf(query.originator);
+    const returning = hashOf(query.returnsTo);
+    const samePlace =
+      query.originator.image !== undefined &&
+      query.returnsTo?.image !== undefined &&
+      query.originator.rip === query.returnsTo.rip;
+    const named = this.#named.get(original);
+    const found =
+      scan.tryAll(original === NO_NAME ? this.#noName : this.#generic) ??
+      (named && (samePlace ? scan.tryAll(named) : scan.tryDirect(named))) ??
+      (samePlace || returning === NO_NAME ? undefined : scan.tryReturning(this.#named.get(returning) ?? [])) ??
+      scan.tryFeedback(this.#feedback, original, returning);
+    return found ?? { action: 'not-allowed', reason: scan.reason };
   }
 
   #file(rule: KernelRule): void {
@@ -77,29 +90,60 @@ export class ExceptionsEngine {
       else this.#named.set(rule.originator, [rule]);
     }
   }
+}
 
-  /** The rules whose originator fits, in the order of behaviour 1.5.4. */
-  *#candidates(query: KernelQuery): Generator<KernelRule> {
-    const original = hashOf(query.originator);
-    const returning = hashOf(query.returnsTo);
-    const samePlace =
-      query.originator.image !== undefined &&
-      query.returnsTo?.image !== undefined &&
-      query.originator.rip === query.returnsTo.rip;
-    yield* original === NO_NAME ? this.#noName : this.#generic;
-    for (const rule of this.#named.get(original) ?? []) {
-      if (samePlace || (rule.flags & (RuleFlag.RETURN | RuleFlag.RETURN_DRV)) === 0) yield rule;
+/** One search through the rules. */
+class Scan {
+  /** Why nothing fitted: what the last rule said that came as far as its signatures. */
+  reason: AlertReason = 'no-exception';
+
+  constructor(private readonly query: KernelQuery) {}
+
+  tryAll(rules: readonly KernelRule[]): Decision | undefined {
+    for (const rule of rules) {
+      const decision = this.#try(rule);
+      if (decision) return decision;
     }
-    if (!samePlace && returning !== NO_NAME) {
-      const both = RuleFlag.RETURN | RuleFlag.RETURN_DRV;
-      for (const rule of this.#named.get(returning) ?? []) if ((rule.flags & both) === both) yield rule;
+    return undefined;
+  }
+
+  /** Tries the rules about the code that did it, not about the one it returns to. */
+  tryDirect(rules: readonly KernelRule[]): Decision | undefined {
+    for (const rule of rules) {
+      const decision = (rule.flags & RETURNS) === 0 ? this.#try(rule) : undefined;
+      if (decision) return decision;
     }
-    for (const rule of this.#feedback) {
+    return undefined;
+  }
+
+  /** Tries the rules about the code that it returns to. */
+  tryReturning(rules: readonly KernelRule[]): Decision | undefined {
+    for (const rule of rules) {
+      const decision = (rule.flags & RETURNS) === RETURNS ? this.#try(rule) : undefined;
+      if (decision) return decision;
+    }
+    return undefined;
+  }
+
+  /** Tries the feedback rules, which lie together whoever they are about. */
+  tryFeedback(rules: readonly KernelRule[], original: number, returning: number): Decision | undefined {
+    for (const rule of rules) {
       const asked = rule.flags & RuleFlag.RETURN ? returning : original;
       const fits =
         rule.originator === PredefinedName.ANY ||
         (rule.originator === PredefinedName.NONE ? original === NO_NAME : rule.originator === asked);
-      if (fits) yield rule;
+      const decision = fits ? this.#try(rule) : undefined;
+      if (decision) return decision;
     }
+    return undefined;
+  }
+
+  #try(rule: KernelRule): Decision | undefined {
+    const result = matchKernelRule(rule, this.query);
+    if (result === 'allowed' || result === 'allowed-feedback') {
+      return { action: 'allowed', reason: result, rule: rule.name };
+    }
+    if (result !== undefined) this.reason = result;
+    return undefined;
   }
 }
