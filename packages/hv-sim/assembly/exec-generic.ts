@@ -889,7 +889,8 @@ export function execGeneric(op: usize, code: u32): void {
       probeRead(effectiveAddress(op), 1);
       break;
     case I_INVALID:
-      raise(6, 0, 0);
+      if (load<u8>(op, OP_KIND)) raise(13, 1, 0);
+      else raise(6, 0, 0);
       break;
     default:
       if (code >= I_MOVX_RR) execSse(op, code);

@@ -201,6 +201,12 @@ export class OpWriter {
     this.ends = true;
   }
 
+  /** Makes the record raise #GP: more than 15 bytes (SDM vol. 2, 2.3.11). */
+  tooLong(): void {
+    this.invalid();
+    this.kind(TOO_LONG);
+  }
+
   /** Makes the record stop the machine. */
   unsupported(): void {
     this.code(UNSUPPORTED);
@@ -210,3 +216,5 @@ export class OpWriter {
 
 const INVALID = opCode('INVALID');
 const UNSUPPORTED = opCode('UNSUPPORTED');
+/** Kind of an INVALID record that raises #GP. */
+const TOO_LONG = 1;

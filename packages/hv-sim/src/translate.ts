@@ -1,4 +1,4 @@
-import { Code, CpuidFeature, InstructionStream } from '@introd/x86/decoder';
+import { Code, CpuidFeature, InstructionStream, MAX_INSTRUCTION_LENGTH } from '@introd/x86/decoder';
 import { instructionForms } from './instruction-forms.js';
 import { OP_RECORD, OpFlag } from './op-layout.js';
 import { OpWriter } from './op-writer.js';
@@ -81,7 +81,9 @@ export class Translator {
     const op = this.#op;
     op.begin(record, length, at, crossing ? OpFlag.UNLINKED : at + length < PAGE_SIZE ? OpFlag.NEXT_IN_PAGE : 0);
     if (!valid) {
-      op.invalid();
+      // The decoder gives up at 15 bytes whether or not they could be the beginning of something.
+      if (length === MAX_INSTRUCTION_LENGTH) op.tooLong();
+      else op.invalid();
       return;
     }
     const emit = instructionForms.get(op.instruction.code);
