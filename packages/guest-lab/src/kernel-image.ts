@@ -51,13 +51,13 @@ export const KERNEL_SIZE = 0xe0_2000 + LAB_CODE_SIZE + LAB_DATA_SIZE;
 const EXPORTS_RVA = 0x13_3000;
 const DEBUG_RVA = 0xc_8800;
 
-/** Exports of the real kernel that the lab's kernel has too, as far as their symbols are in the profile. */
+/** Exports of the real kernel that the lab's kernel has too. */
 const EXPORTS = [
-  'DbgBreakPointWithStatus ExAllocatePool ExAllocatePoolWithTag ExFreePool ExFreePoolWithTag ExGetPreviousMode',
+  'ExAllocatePool ExAllocatePoolWithTag ExFreePool ExFreePoolWithTag ExGetPreviousMode',
   'ExQueueWorkItem HalDispatchTable HalPrivateDispatchTable KdDebuggerEnabled KdDebuggerNotPresent KeBugCheck KeBugCheckEx',
   'KeDelayExecutionThread KeInitializeEvent KeNumberProcessors KeQueryPerformanceCounter KeServiceDescriptorTable KeSetEvent',
   'KeStackAttachProcess KeUnstackDetachProcess KeWaitForSingleObject MmGetPhysicalAddress MmHighestUserAddress MmMapIoSpace',
-  'MmSystemRangeStart MmUserProbeAddress NtBuildLab NtBuildNumber NtClose NtCreateFile PsCreateSystemThread',
+  'MmSystemRangeStart MmUserProbeAddress NtBuildLab NtBuildNumber PsCreateSystemThread',
   'PsGetCurrentProcessId PsGetCurrentThreadId PsGetProcessId PsInitialSystemProcess PsLoadedModuleList PsLookupProcessByProcessId',
   'PsProcessType PsThreadType PsTerminateSystemThread',
 ].flatMap((line) => line.split(' '));
@@ -88,9 +88,7 @@ export function writeKernelImage(
   kernelBase: Gva,
   stubs: KernelCode['stubs'],
 ): void {
-  const exported = new Map(
-    EXPORTS.filter((name) => profile.hasSymbol(name)).map((name) => [name, profile.symbol(name)] as const),
-  );
+  const exported = new Map(EXPORTS.map((name) => [name, profile.symbol(name)] as const));
   const exportBytes = peExports(EXPORTS_RVA, 'ntoskrnl.exe', IMAGE_TIMESTAMP, exported);
   const debug = peDebug(DEBUG_RVA, IMAGE_TIMESTAMP, profile.pdb);
   const at = (rva: number): bigint => kernelBase + BigInt(rva);

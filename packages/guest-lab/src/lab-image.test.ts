@@ -197,7 +197,7 @@ describe.each(seeds)('the image of seed %i', (seed) => {
 test('the same seed gives the same guest, another seed another one', () => {
   const bytes = (seed: number): string =>
     [...build(seed).pages]
-      .sort(([a], [b]) => a - b)
+      .toSorted(([a], [b]) => a - b)
       .map(([frame, page]) => `${frame}:${Buffer.from(page).toString('base64')}`)
       .join();
   expect(bytes(5)).toBe(bytes(5));

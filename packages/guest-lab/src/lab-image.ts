@@ -10,7 +10,7 @@ import { PhysicalImage } from './physical-image.js';
 import { OBJECT_KINDS, Pool } from './pool.js';
 import { type ProcessSpec, processSpecs } from './process-specs.js';
 import { linkThreads, writeHandleTable, writeProcess, writeThread } from './processes.js';
-import { allocateProcessor, withIdleThread, writeGates, writeProcessor } from './processors.js';
+import { allocateProcessor, writeGates, writeProcessor } from './processors.js';
 import type { SeededRandom } from './seeded-random.js';
 import { type GuestStruct, linkList, structAt } from './struct-writer.js';
 import { SystemRegion } from './system-region.js';
@@ -102,9 +102,10 @@ class Builder {
     writeSharedUserData(this.#kernel, this.#profile, SHARED_DATA, this.options.bootTime, vcpus);
 
     const drafts = this.#draftProcesses();
-    const processors = Array.from({ length: vcpus }, (_, index) =>
-      withIdleThread(allocateProcessor(this.#region, this.#profile, index), drafts[0]!.threads[index]!),
-    );
+    const processors = Array.from({ length: vcpus }, (_, index) => ({
+      ...allocateProcessor(this.#region, this.#profile, index),
+      idleThread: drafts[0]!.threads[index]!,
+    }));
     const plan = this.#plan(drafts, processors);
     const code = this.options.assemble(plan);
 
@@ -121,7 +122,6 @@ class Builder {
       writeProcessor(this.#kernel, this.#profile, processor, {
         systemCr3: this.#kernel.cr3,
         symbol: (name) => this.#symbol(name),
-        build: this.#profile.build,
       });
       writeGates(this.#kernel, this.#profile, processor.idt.va, code.gates);
     }
@@ -263,7 +263,7 @@ class Builder {
     const handleTables: Gva[] = [];
     drafts.forEach((draft, i) => {
       const createTime = this.options.bootTime + BigInt(i) * CREATE_INTERVAL;
-      const table = writeHandleTable(this.#kernel, this.#pool, draft.pid, draft.struct.va);
+      const table = writeHandleTable(this.#pool, draft.pid, draft.struct.va);
       handleTables.push(table.at('HandleTableList'));
       writeProcess(draft.struct, this.#pool, {
         pid: draft.pid,

@@ -3,7 +3,7 @@ import type { GuestProfile } from '@introd/windows-profiles';
 import type { AddressSpace } from './address-space.js';
 import type { ThreadPlan } from './code/plan.js';
 import type { Pool } from './pool.js';
-import { ascii, GuestStruct, linkList, structAt, utf16 } from './struct-writer.js';
+import { ascii, type GuestStruct, linkList, structAt, utf16 } from './struct-writer.js';
 import type { UserModule } from './user-space.js';
 
 /** Dispatcher object types (KOBJECTS). */
@@ -123,14 +123,12 @@ export function linkThreads(process: GuestStruct, profile: GuestProfile, threads
 }
 
 /** Makes an empty handle table of one page. */
-export function writeHandleTable(space: AddressSpace, pool: Pool, pid: number, process: Gva): GuestStruct {
-  const table = pool.struct('Obtb', '_HANDLE_TABLE');
+export function writeHandleTable(pool: Pool, pid: number, process: Gva): GuestStruct {
   // The lowest bits of TableCode are the number of levels above the leaf: none.
-  table.setAll({
+  return pool.struct('Obtb', '_HANDLE_TABLE').setAll({
     TableCode: pool.allocate('Obtb', 4096),
     QuotaProcess: pid === 4 ? 0n : process,
     UniqueProcessId: pid,
     NextHandleNeedingPool: 0x400,
   });
-  return new GuestStruct(space, table.layout, table.va);
 }

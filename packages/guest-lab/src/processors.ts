@@ -1,7 +1,7 @@
 import { type Cr3, type Gva, gva, PAGE_SIZE } from '@introd/abi';
 import type { GuestProfile } from '@introd/windows-profiles';
 import type { AddressSpace } from './address-space.js';
-import type { InterruptGate, ProcessorPlan, ThreadPlan } from './code/plan.js';
+import type { InterruptGate, ProcessorPlan } from './code/plan.js';
 import { ascii, structAt } from './struct-writer.js';
 import type { SystemRegion } from './system-region.js';
 
@@ -65,7 +65,7 @@ export function writeProcessor(
   space: AddressSpace,
   profile: GuestProfile,
   processor: ProcessorPlan,
-  facts: { readonly systemCr3: Cr3; readonly symbol: (name: string) => Gva; readonly build: number },
+  facts: { readonly systemCr3: Cr3; readonly symbol: (name: string) => Gva },
 ): void {
   const { index, kpcr, prcb, gdt, idt, tss, idleThread } = processor;
   structAt(space, profile, '_KPCR', kpcr).setAll({
@@ -155,9 +155,4 @@ function tssDescriptor(base: bigint): [offset: number, value: bigint][] {
     [0, low],
     [8, base >> 32n],
   ];
-}
-
-/** The idle thread of a processor completes its plan. */
-export function withIdleThread(processor: Omit<ProcessorPlan, 'idleThread'>, idleThread: ThreadPlan): ProcessorPlan {
-  return { ...processor, idleThread };
 }

@@ -82,7 +82,6 @@ export function buildUserSpace(
   program: UserProgram,
   sharedDataFrame: number,
 ): UserSpace {
-  const pages = (n: number): bigint => BigInt(n * PAGE_SIZE);
   const random64k = (base: bigint, slots: number): Gva => gva(base + BigInt(random.below(slots)) * 0x1_0000n);
   const imageBase = random64k(0x7ff6_0000_0000n, 0xfff0);
   const stackBase = random64k(0x10_0000_0000n, 0x10_0000);
@@ -250,4 +249,9 @@ function userHeaders(imageBase: Gva, dll: boolean): Uint8Array {
 function sectionRange(imageBase: Gva, name: string): VirtualRange {
   const section = USER_SECTIONS.find((candidate) => candidate.name === name)!;
   return { va: gva(imageBase + BigInt(section.rva)), size: section.size };
+}
+
+/** Size of a number of pages. */
+function pages(count: number): bigint {
+  return BigInt(count * PAGE_SIZE);
 }
