@@ -1,4 +1,14 @@
-import { Access, ExitCause, type Gfn, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
+import {
+  Access,
+  ExitCause,
+  type Gfn,
+  type Gpa,
+  PAGE_SIZE,
+  strongerVerdict,
+  u32Index,
+  type VcpuRecord,
+  Verdict,
+} from '@introd/abi';
 import type { FullPort } from '@introd/glue';
 import { AccessList, accessedAddresses, type DecodedInstruction } from '@introd/x86';
 import { AccessEvent } from './access-event.js';
@@ -34,6 +44,8 @@ const CONFLICT = -1;
 const MAX_CONFLICTS = 4;
 /** How often in a row a VCPU may be sent back to the same RIP. */
 const MAX_RETRIES = 256;
+/** How often in a row the handling of a VCPU's exit may fail before it is answered with the fallback verdict. */
+const MAX_FAILURES = 3;
 /** Vector of the page fault, and bits of its error code (SDM vol. 3A, 4.7). */
 const PAGE_FAULT = 14;
 const FAULT_PRESENT = 1;
@@ -45,6 +57,8 @@ class VcpuState {
   retryLow = 0;
   retryHigh = 0;
   retries = 0;
+  /** Exits in a row whose handling threw. */
+  failures = 0;
   /** Execution at this RIP and GPA was allowed at the last exit (behaviour 1.2.4, step 14). */
   executed = false;
   executedLow = 0;
@@ -97,8 +111,30 @@ export class EptDispatcher {
     });
   }
 
-  /** Decides about the EPT violation that a VCPU stands at. */
+  /** Decides about the EPT violation that a VCPU stands at. Does not throw: a failure gives the fallback verdict, or the stronger one that was reached. */
   dispatch(vcpu: VcpuRecord, index: number): Verdict {
+    this.#begin();
+    const state = this.#vcpus[index]!;
+    try {
+      const verdict = this.#decide(vcpu, index);
+      state.failures = 0;
+      return verdict;
+    } catch (cause) {
+      this.#context.report('handler', 'handling an EPT violation failed', cause);
+      if (state.failures++ < MAX_FAILURES) {
+        // What failed may work the next time; the guest makes the same access again.
+        return Verdict.RETRY;
+      }
+      state.failures = 0;
+      if (this.#context.plan.write.replaced && this.#emulationWanted) {
+        // Somebody wanted another value than the one that the processor would write.
+        return Verdict.NOT_ALLOWED;
+      }
+      return strongerVerdict(this.#verdict, this.#context.fallback);
+    }
+  }
+
+  #decide(vcpu: VcpuRecord, index: number): Verdict {
     const { counters, pending } = this.#context;
     const registers = vcpu.u32;
     this.#vcpu = vcpu;
@@ -396,8 +432,13 @@ export class EptDispatcher {
             return this.#retry(registers);
           }
           cache.invalidateFrame(frame);
-          if (!plan.commit(this.#vcpu, this.#index)) {
-            return CONFLICT;
+          try {
+            if (!plan.commit(this.#vcpu, this.#index)) {
+              return CONFLICT;
+            }
+          } catch (cause) {
+            this.#context.report('backend', 'the backend refused an emulated store', cause);
+            return this.#retry(registers);
           }
           counters.emulatedWrites++;
           return Verdict.ALLOWED_VIRTUAL;

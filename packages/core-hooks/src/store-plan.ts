@@ -100,6 +100,7 @@ export class StorePlan {
   reset(): void {
     this.kind = Plan.NONE;
     this.nativeReplaced = false;
+    this.write.replaced = false;
     this.#repeatedElement = false;
     this.#entry = -1;
   }
@@ -404,7 +405,6 @@ export class StorePlan {
     }
     if (writtenValue(instruction, vcpu, this.#old.subarray(0, size), this.#new, undefined, this.#vectors)) {
       this.kind = Plan.NATIVE;
-      this.write.replaced = false;
     }
   }
 
