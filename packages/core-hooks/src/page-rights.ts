@@ -77,9 +77,15 @@ export class PageRights {
 
   /** Sets the rights of an unrestricted frame anew, through none, so that no backend can take it for no change. */
   repair(frame: Gfn): void {
-    this.#port.setPageAccess(frame, Access.NONE);
-    this.#port.setPageAccess(frame, Access.ALL);
-    this.#unflushed = true;
+    const rights = new FrameRights(frame);
+    this.#frames.set(frame, rights);
+    rights.told = Access.NONE;
+    try {
+      this.#port.setPageAccess(frame, Access.NONE);
+    } catch (cause) {
+      this.#onRefusal(cause);
+    }
+    this.#tellOrRetry(rights);
   }
 
   /** Makes all changes since the last call effective. A refusal is reported and tried again at the next call. */
