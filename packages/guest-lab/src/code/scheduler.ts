@@ -42,14 +42,16 @@ export function processorRecords(plan: KernelPlan): string {
   const records = plan.processors.map(({ index, idleThread }) => {
     const own = plan.threads.filter((thread) => thread.processor === index && thread.role !== 'idle');
     const idle = recordLabel(idleThread);
-    return `ProcessorRecord${index}: dq ${[idle, own.length, 0, idle, ...own.map(recordLabel)].join(', ')}`;
+    // The round begins behind the last thread: the threads of System, which come first, run first.
+    const position = Math.max(own.length - 1, 0);
+    return `ProcessorRecord${index}: dq ${[idle, own.length, position, idle, ...own.map(recordLabel)].join(', ')}`;
   });
   return `${records.join('\n')}\nKiProcessorTable: dq ${plan.processors.map(({ index }) => `ProcessorRecord${index}`).join(', ')}`;
 }
 
 /** What a new thread's kernel stack holds: the registers that SwapContext pops, then where it returns to. */
 export function initialStack(values: { readonly r12: bigint; readonly r13: bigint }, start: bigint): bigint[] {
-  const registers = [...KEPT].reverse().map((name) => (name === 'r12' ? values.r12 : name === 'r13' ? values.r13 : 0n));
+  const registers = KEPT.toReversed().map((name) => (name === 'r12' ? values.r12 : name === 'r13' ? values.r13 : 0n));
   return [...registers, start];
 }
 
@@ -140,8 +142,7 @@ KiSwapContextEntry:
     shr rdx, 32
     mov ecx, ${Msr.KERNEL_GS_BASE}
     wrmsr
-    ${[...KEPT]
-      .reverse()
+    ${KEPT.toReversed()
       .map((name) => `pop ${name}`)
       .join('\n')}
     ret

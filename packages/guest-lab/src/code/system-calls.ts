@@ -206,8 +206,7 @@ KiReturnToCallback:
     pop qword [rdi+${ThreadRecord.callback}]
     call KiSetStackBase
     mov rax, rcx
-    ${[...KEPT]
-      .reverse()
+    ${KEPT.toReversed()
       .map((name) => `pop ${name}`)
       .join('\n')}
     popfq

@@ -4,7 +4,7 @@
  */
 import { Assembler } from '@introd/x86/encoder';
 import { ring3Stub } from './attacks/ring3-stub.js';
-import type { KernelPlan, ProcessPlan, ThreadPlan } from './plan.js';
+import type { KernelPlan, ProcessPlan } from './plan.js';
 import { SystemCall } from './system-calls.js';
 
 /** Byte offsets in a thread's page of data. */
@@ -183,10 +183,19 @@ Wrong:
 `;
 }
 
+/** First code of the `n`-th thread of a process. */
+function threadEntry(n: number): string {
+  return `
+Start${n}:
+    mov r15, Data${n}
+    jmp Main
+`;
+}
+
 /** The assembled program of a process. */
 export interface UserProgramCode {
   readonly bytes: Uint8Array;
-  /** First RIP by {@link ThreadPlan.index}. */
+  /** First RIP by `ThreadPlan.index`. */
   readonly starts: ReadonlyMap<number, bigint>;
   /** The attack stub, in the process that attacks run in. */
   readonly stub: bigint | undefined;
@@ -202,17 +211,12 @@ export function assembleUserProgram(plan: KernelPlan, process: ProcessPlan, numb
   const threads = plan.threads.filter((thread) => thread.process === process);
   const driver = threads.some((thread) => thread.role === 'attack-user');
   const clientId = plan.profile.struct('_TEB').offset('ClientId.UniqueProcess');
-  const entry = (_: ThreadPlan, n: number): string => `
-Start${n}:
-    mov r15, Data${n}
-    jmp Main
-`;
   const asm = new Assembler().section('code', process.userCode!.va);
   threads.forEach((_, n) => {
     asm.define(`Data${n}`, threadData(process, n));
   });
   asm
-    .assemble(threads.map(entry).join(''))
+    .assemble(threads.map((_, n) => threadEntry(n)).join(''))
     .assemble(mainLoop(driver, clientId))
     .assemble(PROGRAMS[number % PROGRAMS.length]!)
     .assemble('Text: db "Everything should be made as simple as possible, but not simpler."');

@@ -125,24 +125,22 @@ function acceptsValue(kind: K, operand: ValueOperand, distance: BranchDistance):
   return operand.symbol === undefined ? immediateKind(kind, operand.value) !== undefined : kind === K.imm64;
 }
 
-function accepts(form: InstructionForm, operands: readonly Operand[], distance: BranchDistance): boolean {
-  if (form.operands.length !== operands.length) {
-    return false;
+function acceptsOperand(form: InstructionForm, kind: K, operand: Operand, distance: BranchDistance): boolean {
+  if (operand.kind === 'register') {
+    return acceptsRegister(kind, operand);
   }
-  return operands.every((operand, i) => {
-    const kind = form.operands[i]!;
-    switch (operand.kind) {
-      case 'register':
-        return acceptsRegister(kind, operand);
-      case 'value':
-        return acceptsValue(kind, operand, distance);
-      case 'memory':
-        return (
-          MEMORY_KINDS.has(kind) &&
-          (operand.size === undefined || form.memorySize === 0 || operand.size === form.memorySize)
-        );
-    }
-  });
+  if (operand.kind === 'value') {
+    return acceptsValue(kind, operand, distance);
+  }
+  const sizeFits = operand.size === undefined || form.memorySize === 0 || operand.size === form.memorySize;
+  return MEMORY_KINDS.has(kind) && sizeFits;
+}
+
+function accepts(form: InstructionForm, operands: readonly Operand[], distance: BranchDistance): boolean {
+  return (
+    form.operands.length === operands.length &&
+    operands.every((operand, i) => acceptsOperand(form, form.operands[i]!, operand, distance))
+  );
 }
 
 function setMemory(instruction: Instruction, memory: MemoryOperandText): void {

@@ -41,6 +41,10 @@ export type Operand = RegisterOperand | ValueOperand | MemoryOperandText;
 /** Sizes of the keywords before a memory operand, in bytes. */
 const SIZES: Readonly<Record<string, number>> = { byte: 1, word: 2, dword: 4, qword: 8, xmmword: 16, oword: 16 };
 
+function numbered(from: number, to: number, name: (n: number) => string): string[] {
+  return Array.from({ length: to - from }, (_, i) => name(from + i));
+}
+
 function registerTable(): Map<string, RegisterOperand> {
   const table = new Map<string, RegisterOperand>();
   const add = (registerClass: RegisterClass, names: readonly string[]): void => {
@@ -49,8 +53,6 @@ function registerTable(): Map<string, RegisterOperand> {
       table.set(name, { kind: 'register', register, class: registerClass });
     }
   };
-  const numbered = (from: number, to: number, name: (n: number) => string): string[] =>
-    Array.from({ length: to - from }, (_, i) => name(from + i));
   const legacy = ['ax', 'cx', 'dx', 'bx', 'sp', 'bp', 'si', 'di'];
   add('r8', ['al', 'cl', 'dl', 'bl', 'ah', 'ch', 'dh', 'bh', 'spl', 'bpl', 'sil', 'dil']);
   add(

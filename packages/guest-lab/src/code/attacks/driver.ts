@@ -7,7 +7,7 @@ import { MAILBOX, ScenarioCode } from '../plan.js';
 import { SparePage } from './page-mapping.js';
 
 /** Scenarios in the order of their numbers, which begin with 1. */
-export const SCENARIOS = Object.keys(ScenarioCode).sort(
+export const SCENARIOS = Object.keys(ScenarioCode).toSorted(
   (a, b) => ScenarioCode[a as keyof typeof ScenarioCode] - ScenarioCode[b as keyof typeof ScenarioCode],
 );
 const TARGETS = ['system', 'ordinary'] as const;

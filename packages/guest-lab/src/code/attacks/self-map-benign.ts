@@ -106,10 +106,14 @@ function otherEntryTests(): string {
   ]).join('\n');
 }
 
+/** Byte offset of an alias table in the spare memory: 0 PDPT, 1 PD, 2 PT. */
+function alias(level: number): number {
+  return (SparePage.ALIAS + level) * 0x1000;
+}
+
 /** Code of the twin. R12 = ring-3 stub, R13 = its stack. */
 export function selfMapBenignCode(selfMapIndex: number): string {
   labels = 0;
-  const alias = (level: number): number => (SparePage.ALIAS + level) * 0x1000;
   return `
 LabSelfMapBenign:
     xor r15d, r15d

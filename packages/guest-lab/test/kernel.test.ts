@@ -1,0 +1,143 @@
+import { Machine } from '@introd/hv-sim';
+import { ProfileStore } from '@introd/windows-profiles';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { buildLabGuest, LAB_BUILD, type LabGuest, labMemory } from '../src/index.js';
+import { processNamed, readVirtual64, runToPhase, runUntil } from './guest-run.js';
+
+const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const profile = ProfileStore.bundled().byBuild(LAB_BUILD)!;
+
+let machine: Machine;
+beforeAll(() => {
+  machine = new Machine({ vcpus: 4, memory: labMemory.map(({ base, size }) => ({ base: base as never, size })) });
+});
+
+function booted(seed: number, vcpus = 1): LabGuest {
+  const guest = buildLabGuest({ seed, vcpus, machine });
+  runToPhase(guest, 'ready', 300_000);
+  return guest;
+}
+
+/** Counters of all threads that make system calls, from the kernel's own records. */
+function counters(guest: LabGuest): bigint[] {
+  const values: bigint[] = [];
+  for (let i = 0; guest.labels.has(`ThreadRecord${i}`); i++) {
+    values.push(readVirtual64(guest, guest.truth.systemCr3, guest.labels.get(`ThreadRecord${i}`)! + 0x10n));
+  }
+  return values;
+}
+
+describe('the lab kernel', () => {
+  it('boots within 300,000 instructions, with 1, 2 and 4 processors', () => {
+    for (let seed = 0; seed < 4 * scale; seed++) {
+      for (const vcpus of [1, 2, 4]) {
+        const guest = booted(seed, vcpus);
+        expect(guest.lines).toEqual([
+          ...['descriptors', 'traps', 'system-calls', 'clock', 'processors', 'threads'].map((s) => `lab: boot ${s}`),
+          'lab: ready',
+        ]);
+        expect(guest.machine.instructions).toBeLessThanOrEqual(300_000);
+      }
+    }
+  });
+
+  it('does the same each time', () => {
+    const run = (): unknown[] => {
+      const guest = booted(7, 2);
+      guest.start({ name: 'self-map', form: 'or', target: 'ordinary' });
+      runToPhase(guest, 'done', 4_000_000);
+      return [guest.machine.debugText, guest.machine.instructions, guest.machine.time, counters(guest)];
+    };
+    expect(run()).toEqual(run());
+  });
+
+  it.each([1, 2, 4])('gives every thread its turn with %d processors', (vcpus) => {
+    const guest = booted(11, vcpus);
+    const before = counters(guest);
+    guest.machine.run(2_000_000);
+    expect(guest.phase).toBe('ready');
+    const grown = counters(guest).filter((value, i) => value > before[i]!);
+    // One thread in each of six programs, two in services.exe.
+    expect(grown).toHaveLength(8);
+    // Two slices of sleep after each round: the worker of System has run for many of them.
+    expect(readVirtual64(guest, guest.truth.systemCr3, guest.labels.get('LabSystemWork')!)).toBeGreaterThan(2_000n);
+  });
+
+  it('runs programs that write their own memory', () => {
+    const guest = booted(3);
+    guest.machine.run(1_000_000);
+    for (const { name, eprocess, cr3 } of guest.truth.processes.filter(({ pid }) => pid !== 4)) {
+      const base = readVirtual64(
+        guest,
+        guest.truth.systemCr3,
+        eprocess + BigInt(profile.struct('_EPROCESS').offset('SectionBaseAddress')),
+      );
+      const rounds = readVirtual64(guest, cr3, base + 0x6000n);
+      expect(rounds, name).toBeGreaterThan(0n);
+    }
+  });
+
+  it('keeps CurrentThread and CR3 in step', () => {
+    const guest = booted(5);
+    const { machine: sim } = guest;
+    const prcb = profile.struct('_KPCR').offset('Prcb') + profile.struct('_KPRCB').offset('CurrentThread');
+    const seen = new Set<bigint>();
+    for (let i = 0; i < 300; i++) {
+      sim.run(997);
+      const vcpu = sim.vcpu(0);
+      if (vcpu.cpl !== 3) {
+        continue;
+      }
+      // In ring 3 the KPCR waits behind SWAPGS.
+      const thread = readVirtual64(guest, vcpu.cr3, vcpu.get('kernelGsBase') + BigInt(prcb));
+      const field = (struct: string, name: string, at: bigint): bigint =>
+        readVirtual64(guest, vcpu.cr3, at + BigInt(profile.struct(struct).offset(name)));
+      const owner = field('_KTHREAD', 'Process', thread);
+      expect(field('_KPROCESS', 'DirectoryTableBase', owner)).toBe(vcpu.cr3);
+      expect(field('_KTHREAD', 'Teb', thread)).toBe(vcpu.get('gsBase'));
+      seen.add(owner);
+    }
+    expect(seen.size).toBeGreaterThan(4);
+  });
+
+  it('reports a fault of the kernel as a bug check and powers off', () => {
+    const guest = booted(2);
+    // What a wild jump does: the address is canonical, but nothing is there.
+    runUntil(guest, () => guest.machine.vcpu(0).cpl === 0, 100_000, 1);
+    guest.machine.vcpu(0).set('rip', 0xffff_f123_0000_0000n);
+    guest.machine.run(10_000);
+    expect(guest.lines.slice(-3)).toEqual([
+      'lab: trap at fffff12300000000',
+      'lab: trap address fffff12300000000',
+      'lab: bugcheck 0000000000000050',
+    ]);
+    expect(guest.machine.powerOffCode).toBe(1);
+    expect(guest.phase).toBe('crashed');
+  });
+
+  it('ends a thread that faults in ring 3, and goes on', () => {
+    const guest = booted(2);
+    runUntil(guest, () => guest.machine.vcpu(0).cpl === 3, 100_000, 1);
+    guest.machine.vcpu(0).set('rip', 0x123_4000n);
+    runUntil(guest, () => guest.lines.includes('lab: thread fault 0000000001234000'));
+    const before = counters(guest);
+    guest.machine.run(1_000_000);
+    expect(counters(guest).filter((value, i) => value > before[i]!)).toHaveLength(7);
+  });
+
+  it.each([
+    ['triple-fault', 'shutdown'],
+    ['loop', 'budget'],
+  ] as const)('hostile %s ends the run as %s', (hostile, stopped) => {
+    const guest = buildLabGuest({ seed: 1, machine, hostile });
+    runToPhase(guest, 'ready');
+    guest.start({ name: 'self-map', form: 'mov', target: 'system' });
+    expect(guest.machine.run(1_000_000)).toBe(stopped);
+    expect(guest.lines.at(-1)).toBe('lab: run self-map/mov/system');
+    expect(guest.machine.vcpu(0).get('rflags') & 0x200n).toBe(0n);
+  });
+
+  it('lists processes that a host can find by name', () => {
+    expect(processNamed(booted(1), 'notepad.exe').pid).toBeGreaterThan(4);
+  });
+});
