@@ -237,6 +237,7 @@ export class Engine {
       // What failed once may have been a passing fault; the port's own close is the last resort.
       this.#rights.restoreAll();
     }
+    this.translator.clear();
     this.#pages.clear();
     this.port.close();
   }

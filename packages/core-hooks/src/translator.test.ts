@@ -105,6 +105,44 @@ describe('Translator', () => {
   });
 });
 
+describe('a remembered walk', () => {
+  it('is taken again as soon as an entry of any level has changed, and serves again when it is back', () => {
+    const guest = new SyntheticGuest();
+    const { translator } = guest.engine;
+    const other = kernel(CODE + 0x5000);
+    const entries = translator.translate(PML4n, kernel(CODE)).trace;
+    expect(entries).toHaveLength(4);
+    for (const { gpa, entry } of entries) {
+      expect(translator.translate(PML4n, kernel(CODE))).toMatchObject({ status: 'ok', gpa: CODE, user: true });
+      guest.put64(gpa, entry & ~1n);
+      expect(translator.translate(PML4n, kernel(CODE)).status).not.toBe('ok');
+      guest.put64(gpa, entry & ~4n);
+      expect(translator.translate(PML4n, kernel(CODE))).toMatchObject({ status: 'ok', gpa: CODE, user: false });
+      guest.put64(gpa, entry | (1n << 63n));
+      expect(translator.translate(PML4n, kernel(CODE))).toMatchObject({ status: 'ok', gpa: CODE, executable: false });
+      guest.put64(gpa, entry);
+    }
+    guest.put64(entries[3]!.gpa, 0x7000n | 3n);
+    expect(translator.translate(PML4n, (kernel(CODE) + 0x123n) as Gva).gpa).toBe(0x7123);
+    expect(translator.translate(PML4n, other).gpa).toBe(CODE + 0x5000);
+  });
+
+  it('of another address space or another half of the address is another walk', () => {
+    const guest = new SyntheticGuest();
+    const { translator } = guest.engine;
+    // A root that maps the same addresses one page further.
+    guest.put64(0x8_0000 + 256 * 8, 0x8_1000n | 7n);
+    guest.put64(0x8_1000, 0x8_2000n | 7n);
+    guest.put64(0x8_2000, 0x8_3000n | 7n);
+    guest.put64(0x8_3000 + (CODE >> 12) * 8, BigInt(CODE + 4096) | 7n);
+    for (let round = 0; round < 3; round++) {
+      expect(translator.translate(PML4n, kernel(CODE)).gpa).toBe(CODE);
+      expect(translator.translate(0x8_0000n as Cr3, kernel(CODE)).gpa).toBe(CODE + 4096);
+      expect(translator.translate(0x8_0000n as Cr3, BigInt(CODE) as Gva).status).toBe('no-mapping');
+    }
+  });
+});
+
 describe('GuestMemory', () => {
   it('reads across pages as far as they are mapped', () => {
     const guest = new SyntheticGuest();
