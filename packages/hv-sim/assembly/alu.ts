@@ -14,7 +14,7 @@ import {
   UNARY_INC,
   UNARY_NEG,
 } from './generated/layout';
-import { AF, CF, flags, OF, PF, SF, setStatus, STATUS, ZF } from './state';
+import { AF, CF, flags, OF, PF, SF, STATUS, setStatus, ZF } from './state';
 
 /** Number of bits of `T`. */
 // @ts-ignore: decorator

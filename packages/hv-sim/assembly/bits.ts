@@ -1,5 +1,5 @@
 // Bit counting, bit fields, byte order and CRC (SDM vol. 2: LZCNT, TZCNT, BEXTR, PDEP, PEXT, BSWAP, CRC32).
-import { CF, OF, setStatus, SF, ZF } from './state';
+import { CF, OF, SF, setStatus, ZF } from './state';
 
 /** Leading zero bits of a value of `size` bytes. */
 export function leadingZeros(value: u64, size: u32): u64 {

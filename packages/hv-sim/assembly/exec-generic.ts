@@ -1,4 +1,17 @@
 // The less frequent operations. Operands are read by the record's flags and size; see exec.ts for the rules.
+
+import { aluOfKind, conditionHolds, unaryOfKind } from './alu';
+import {
+  bitExtract,
+  bitFlags,
+  byteSwap,
+  crc32c,
+  depositBits,
+  extractBits,
+  leadingZeros,
+  trailingZeros,
+} from './bits';
+import { fault, raise, setAttention, unsupported } from './fault';
 import {
   ALU_ADD,
   ALU_CMP,
@@ -27,8 +40,8 @@ import {
   I_CMOV,
   I_CMPS,
   I_CMPXCHG,
-  I_CMPXCHG16B,
   I_CMPXCHG8B,
+  I_CMPXCHG16B,
   I_CRC32,
   I_CWD,
   I_DIV,
@@ -99,19 +112,7 @@ import {
   VCPU_RCX,
   VCPU_RDX,
 } from './generated/layout';
-import { aluOfKind, conditionHolds, unaryOfKind } from './alu';
-import {
-  bitExtract,
-  bitFlags,
-  byteSwap,
-  crc32c,
-  depositBits,
-  extractBits,
-  leadingZeros,
-  trailingZeros,
-} from './bits';
-import { fault, raise, setAttention, unsupported } from './fault';
-import { hi128, lo128, load128, load8, probeRead, probeWrite, store128 } from './memory';
+import { hi128, lo128, load8, load128, probeRead, probeWrite, store128 } from './memory';
 import {
   divideError,
   divideWide,
@@ -160,10 +161,12 @@ import {
   RBX,
   RCX,
   RDX,
+  RF,
   register,
   registerOfSize,
-  RF,
   rip,
+  SF,
+  STATUS,
   setFlags,
   setGeneral,
   setRegister,
@@ -172,9 +175,7 @@ import {
   setRipSet,
   setStackPointer,
   setStatus,
-  SF,
   stackPointer,
-  STATUS,
   TF,
   VM,
   ZF,

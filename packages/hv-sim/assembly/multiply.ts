@@ -1,7 +1,7 @@
 // Multiplication and division (SDM vol. 2: MUL, IMUL, DIV, IDIV).
 import { bitsOf, cut, resultFlags } from './alu';
 import { raise } from './fault';
-import { AF, CF, OF, setStatus, STATUS, ZF } from './state';
+import { AF, CF, OF, STATUS, setStatus, ZF } from './state';
 
 /** High half of the unsigned 128-bit product. */
 export function multiplyHigh(a: u64, b: u64): u64 {

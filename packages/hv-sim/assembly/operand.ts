@@ -17,22 +17,22 @@ import {
   OP_SRC,
 } from './generated/layout';
 import {
+  load8,
   load16,
   load32,
   load64,
-  load8,
+  loadRmw8,
   loadRmw16,
   loadRmw32,
   loadRmw64,
-  loadRmw8,
+  store8,
   store16,
   store32,
   store64,
-  store8,
+  storeRmw8,
   storeRmw16,
   storeRmw32,
   storeRmw64,
-  storeRmw8,
 } from './memory';
 import { cpu, registerOfSize, setRegisterOfSize } from './state';
 

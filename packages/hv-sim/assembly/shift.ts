@@ -1,4 +1,6 @@
 // Shifts and rotates with their flags (SDM vol. 2: SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD).
+
+import { bitsOf, cut, resultFlags } from './alu';
 import {
   SHIFT_RCL,
   SHIFT_RCR,
@@ -9,8 +11,7 @@ import {
   SHIFT_SHL,
   SHIFT_SHR,
 } from './generated/layout';
-import { bitsOf, cut, resultFlags } from './alu';
-import { CF, flags, OF, setStatus, STATUS } from './state';
+import { CF, flags, OF, STATUS, setStatus } from './state';
 
 /**
  * Result of a shift or rotate by `count` (masked here), with its flags; a count of 0 changes none. OF is defined for

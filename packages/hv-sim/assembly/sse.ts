@@ -1,5 +1,7 @@
 // The SSE and SSE2 moves that compilers emit for copies, and the logic that clears registers. An XMM operand is a byte
 // offset in the VCPU block, as a general one is.
+
+import { fault, raise } from './fault';
 import {
   BLOCK_MXCSR,
   FLAG_MEMORY_SOURCE,
@@ -35,8 +37,7 @@ import {
   VCPU_CR0,
   VCPU_CR4,
 } from './generated/layout';
-import { fault, raise } from './fault';
-import { hi128, lo128, load128, load32, load64, store128, store32, store64 } from './memory';
+import { hi128, lo128, load32, load64, load128, store32, store64, store128 } from './memory';
 import { effectiveAddress, loadOfSize, storeOfSize } from './operand';
 import { cpu, registerOfSize, setRegisterOfSize } from './state';
 

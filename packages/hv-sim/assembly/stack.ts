@@ -1,6 +1,7 @@
 // The stack and the near branches that use it. In 64-bit mode the stack's addresses are 64 bits wide.
+
+import { clearFault, FAULT_NON_CANONICAL, fault, raise } from './fault';
 import { OP_DST, OP_LENGTH } from './generated/layout';
-import { clearFault, fault, FAULT_NON_CANONICAL, raise } from './fault';
 import { load16, load64, store16, store64 } from './memory';
 import { effectiveAddress } from './operand';
 import { general, RBP, setGeneral, setRegister, setStackPointer, stackPointer } from './state';
