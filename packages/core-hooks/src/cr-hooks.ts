@@ -39,6 +39,8 @@ export class CrHooks {
   readonly #counters: EngineCounters;
   readonly #onThrow: (cause: unknown) => VerdictType;
   #verdict: VerdictType = Verdict.ALLOWED;
+  /** Whether a hook was removed since the last commit. */
+  #removed = false;
 
   /** @internal */
   constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => VerdictType) {
@@ -60,7 +62,7 @@ export class CrHooks {
       });
       this.#listeners.set(cr, listeners);
     }
-    return listeners.add((event) => {
+    const listener = listeners.add((event) => {
       event.verdict = Verdict.ALLOWED;
       try {
         callback(event);
@@ -71,6 +73,12 @@ export class CrHooks {
         this.#verdict = event.verdict;
       }
     });
+    return {
+      remove: () => {
+        this.#removed = true;
+        listener.remove();
+      },
+    };
   }
 
   /** @internal */
@@ -89,7 +97,7 @@ export class CrHooks {
 
   /** @internal Switches off the exits of registers whose last hook was removed. @throws what the backend throws */
   commitRemovals(): void {
-    if (this.#listeners.size === 0) {
+    if (!this.#removed) {
       return;
     }
     for (const [cr, listeners] of this.#listeners) {
@@ -98,6 +106,7 @@ export class CrHooks {
         this.#listeners.delete(cr);
       }
     }
+    this.#removed = false;
   }
 
   /** @internal Removes every hook. @throws what the backend throws */
@@ -105,6 +114,7 @@ export class CrHooks {
     for (const listeners of this.#listeners.values()) {
       listeners.clear();
     }
+    this.#removed = true;
     this.commitRemovals();
   }
 }

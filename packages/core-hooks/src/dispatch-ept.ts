@@ -33,6 +33,8 @@ const EXIT_GPA = u32Index('exitGpa');
 const EXIT_GLA = u32Index('exitGla');
 const EXIT_GLA_VALID = u32Index('exitGlaValid');
 const DATA = Access.READ | Access.WRITE;
+/** Offset in a page. On an address above 2^32 the bit operation still sees its low bits; `%` would divide doubles. */
+const OFFSET_MASK = PAGE_SIZE - 1;
 
 /** Operand number of an access that the processor made without an operand of the instruction. */
 const NO_OPERAND = -1;
@@ -266,7 +268,7 @@ export class EptDispatcher {
 
   #askHardware(registers: Uint32Array, access: Access): void {
     const gpa = gpaOfExit(registers);
-    const size = Math.min(registers[EXIT_SIZE]! || UNKNOWN_SIZE, PAGE_SIZE - (gpa % PAGE_SIZE));
+    const size = Math.min(registers[EXIT_SIZE]! || UNKNOWN_SIZE, PAGE_SIZE - (gpa & OFFSET_MASK));
     this.#operand = NO_OPERAND;
     this.#askPage(registers[EXIT_GLA]!, registers[EXIT_GLA + 1]!, gpa, size, access);
   }
@@ -303,8 +305,8 @@ export class EptDispatcher {
       registers[EXIT_GLA + 1] === high &&
       (registers[EXIT_GLA]! ^ low) >>> 12 === 0
     ) {
-      const gpa = gpaOfExit(registers);
-      return gpa - (gpa % PAGE_SIZE) + (low & (PAGE_SIZE - 1));
+      const page = (registers[EXIT_GPA]! & ~OFFSET_MASK) | (low & OFFSET_MASK);
+      return (page >>> 0) + registers[EXIT_GPA + 1]! * 0x1_0000_0000;
     }
     const { translator } = this.#context;
     return translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high) === Walk.OK ? translator.gpa : -1;
@@ -324,7 +326,7 @@ export class EptDispatcher {
     event.size = size;
     event.glaLow = low;
     event.glaHigh = high;
-    const first = gpa % PAGE_SIZE;
+    const first = gpa & OFFSET_MASK;
     const end = first + size;
     if ((access & Access.EXECUTE) !== 0 && page.executes.length > 0) {
       this.#callAll(page.executes, Access.EXECUTE, first, end);
@@ -538,5 +540,5 @@ function gpaOfExit(registers: Uint32Array): number {
 }
 
 function frameOfExit(registers: Uint32Array): number {
-  return Math.floor(gpaOfExit(registers) / PAGE_SIZE);
+  return (registers[EXIT_GPA]! >>> 12) + registers[EXIT_GPA + 1]! * 0x10_0000;
 }

@@ -14,7 +14,7 @@ export class FrameTable<T> {
   /** @param capacity slots to begin with, a power of two; the table grows when half of them are used */
   constructor(capacity = 64) {
     this.#keys = new Float64Array(capacity).fill(EMPTY);
-    this.#values = new Array<T | undefined>(capacity).fill(undefined);
+    this.#values = Array.from({ length: capacity }, () => undefined);
     this.#mask = capacity - 1;
   }
 
@@ -94,13 +94,9 @@ export class FrameTable<T> {
     this.#size = 0;
   }
 
-  /** Everything stored, in no particular order. */
-  *values(): IterableIterator<T> {
-    for (let slot = 0; slot < this.#keys.length; slot++) {
-      if (this.#keys[slot] !== EMPTY) {
-        yield this.#values[slot] as T;
-      }
-    }
+  /** Everything stored, in no particular order: a copy, so that the table may change while it is gone through. */
+  values(): T[] {
+    return this.#values.filter((_, slot) => this.#keys[slot] !== EMPTY) as T[];
   }
 
   #grow(): void {
@@ -108,7 +104,7 @@ export class FrameTable<T> {
     const values = this.#values;
     const capacity = keys.length * 2;
     this.#keys = new Float64Array(capacity).fill(EMPTY);
-    this.#values = new Array<T | undefined>(capacity).fill(undefined);
+    this.#values = Array.from({ length: capacity }, () => undefined);
     this.#mask = capacity - 1;
     this.#size = 0;
     for (let slot = 0; slot < keys.length; slot++) {

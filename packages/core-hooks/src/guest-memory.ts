@@ -48,7 +48,7 @@ export class GuestMemory {
   readPhysical(gpa: Gpa, target: Uint8Array): boolean {
     for (let done = 0; done < target.length; ) {
       const at = gpa + done;
-      const offset = at % PAGE;
+      const offset = at & (PAGE - 1);
       const page = this.#pages.get(Math.floor(at / PAGE));
       if (page === undefined) {
         return false;

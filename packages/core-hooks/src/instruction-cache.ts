@@ -77,8 +77,8 @@ export class InstructionCache {
   readonly #counters: EngineCounters;
   readonly #pending: PendingWrites;
   readonly #guard: boolean;
-  readonly #buckets: (CachedInstruction | undefined)[] = new Array(CAPACITY).fill(undefined);
-  readonly #slots: (CachedInstruction | undefined)[] = new Array(CAPACITY).fill(undefined);
+  readonly #buckets: (CachedInstruction | undefined)[] = emptySlots();
+  readonly #slots: (CachedInstruction | undefined)[] = emptySlots();
   #nextSlot = 0;
   readonly #codePages = new FrameTable<CodePage>();
   readonly #bytes = new Uint8Array(MAX_INSTRUCTION_LENGTH);
@@ -321,7 +321,7 @@ export class InstructionCache {
   invalidateFrame(frame: number): void {
     const page = this.#codePages.get(frame);
     if (page !== undefined) {
-      for (const cached of [...page.instructions]) {
+      for (const cached of page.instructions) {
         this.#counters.cacheInvalidations++;
         this.#drop(cached);
       }
@@ -340,10 +340,14 @@ export class InstructionCache {
 
   /** Drops everything. */
   clear(): void {
-    for (const page of [...this.#codePages.values()]) {
+    for (const page of this.#codePages.values()) {
       this.invalidateFrame(page.frame);
     }
   }
+}
+
+function emptySlots(): (CachedInstruction | undefined)[] {
+  return Array.from({ length: CAPACITY }, () => undefined);
 }
 
 function bucketOf(ripLow: number, ripHigh: number, keyLow: number, keyHigh: number): number {

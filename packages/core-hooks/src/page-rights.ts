@@ -110,7 +110,7 @@ export class PageRights {
 
   /** Lifts every restriction. @returns whether the backend took all of it */
   restoreAll(): boolean {
-    for (const rights of [...this.#frames.values()]) {
+    for (const rights of this.#frames.values()) {
       rights.reads = 0;
       rights.writes = 0;
       rights.executes = 0;

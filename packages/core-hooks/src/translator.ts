@@ -100,7 +100,7 @@ export class Translator {
   readonly #pageBases = new Float64Array(SLOTS);
   readonly #pageSizes = new Uint32Array(SLOTS);
   readonly #depths = new Uint8Array(SLOTS);
-  readonly #tables: (Uint32Array | undefined)[] = new Array(SLOTS * MAX_LEVELS).fill(undefined);
+  readonly #tables: (Uint32Array | undefined)[] = Array.from({ length: SLOTS * MAX_LEVELS });
   readonly #tableFrames = new Float64Array(SLOTS * MAX_LEVELS);
   /** Index of the entry's low word in its table. */
   readonly #positions = new Uint16Array(SLOTS * MAX_LEVELS);
