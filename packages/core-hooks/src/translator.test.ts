@@ -94,7 +94,7 @@ describe('Translator', () => {
       ),
       { numRuns: 3000 * scale, seed: 11 },
     );
-    expect([...seen].sort()).toEqual([
+    expect([...seen].toSorted()).toEqual([
       'no-mapping 0',
       'no-memory 0',
       'not-present 4096',
