@@ -3,7 +3,7 @@ import type { GuestMemory } from '@introd/core-hooks';
 import type { GuestProfile, ProfileStore } from '@introd/windows-profiles';
 import type { GuestInfo } from '../guest-info.js';
 import { type CodeView, readCodeView } from '../image/codeview.js';
-import { PROCESS_FIELDS } from '../objects/process-reader.js';
+import { PROCESS_FIELDS, USER_CR3_FIELD } from '../objects/process-reader.js';
 import { addressSpace, isKernelPointer, readU32, readU64, type VirtualMemory } from '../virtual-memory.js';
 import { buildOfWord, findBuildNumber } from './build-number.js';
 import { findKernelImage, type KernelImage } from './kernel-image.js';
@@ -97,7 +97,7 @@ function identify(
   const pdb = readCodeView(space, kernel.base, kernel.headers);
   const profile = pdb && profiles.byPdb(pdb.guid, pdb.age);
   if (!pdb || !profile) return { status: 'unsupported', reason: unknownKernel(space, kernel, pdb, profiles) };
-  const missing = profile.missing(NEEDED);
+  const missing = profile.missing(kptiActive ? [...NEEDED, USER_CR3_FIELD] : NEEDED);
   if (missing.length > 0) {
     return { status: 'unsupported', reason: `the profile of build ${profile.build} lacks ${missing.join(', ')}` };
   }

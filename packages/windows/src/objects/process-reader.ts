@@ -19,8 +19,9 @@ export const PROCESS_FIELDS = [
   '_EPROCESS.Pcb.DirectoryTableBase',
 ] as const;
 
-/** Field of the user page tables, needed where the kernel keeps some (KPTI). */
 const USER_CR3 = 'Pcb.UserDirectoryTableBase';
+/** The field of the user page tables, needed where the kernel keeps some (KPTI). */
+export const USER_CR3_FIELD = `_EPROCESS.${USER_CR3}`;
 /** Windows stores a value below this for processes that run on the kernel's page tables in user mode too (behaviour 1.3). */
 const MIN_USER_CR3 = 4096n;
 /** Process that has no name in some builds. */
@@ -33,13 +34,13 @@ export class ProcessReader {
   readonly #linkOffset: bigint;
   readonly #nameOffset: number;
   readonly #nameSize: number;
-  readonly #hasUserCr3: boolean;
+  readonly #kptiActive: boolean;
 
   constructor(profile: GuestProfile, kptiActive: boolean) {
     this.#struct = profile.struct('_EPROCESS');
     const fields = PROCESS_FIELDS.map((name) => this.#struct.field(name.slice('_EPROCESS.'.length)));
-    this.#hasUserCr3 = kptiActive && this.#struct.has(USER_CR3);
-    if (this.#hasUserCr3) fields.push(this.#struct.field(USER_CR3));
+    this.#kptiActive = kptiActive;
+    if (kptiActive) fields.push(this.#struct.field(USER_CR3));
     // Only as much as is looked at: the end of the structure may lie on a page that is not there.
     this.#buffer = new Uint8Array(Math.max(...fields.map((field) => field.offset + field.size)));
     this.#linkOffset = BigInt(this.#struct.offset('ActiveProcessLinks'));
@@ -88,7 +89,7 @@ export class ProcessReader {
   }
 
   #userCr3(bytes: Uint8Array, cr3: Cr3): Cr3 {
-    if (!this.#hasUserCr3) return cr3;
+    if (!this.#kptiActive) return cr3;
     const value = this.#struct.u64(bytes, USER_CR3);
     return value < MIN_USER_CR3 ? cr3 : (value as Cr3);
   }
