@@ -1,5 +1,6 @@
 import type { Cr3, Gpa, Gva } from '@introd/abi';
 import type { FullPort } from '@introd/glue';
+import { highHalf, lowHalf } from './address-halves.js';
 import type { PageCache } from './page-cache.js';
 import { type TranslationStatus, type Translator, WALK_STATUS, Walk } from './translator.js';
 
@@ -95,12 +96,12 @@ export class GuestMemory {
 
   /** Fills `target` from virtual memory, page by page, up to the first page that cannot be read. */
   readVirtual(cr3: Cr3, va: Gva, target: Uint8Array): ReadResult {
-    const vaLow = Number(BigInt.asUintN(32, va));
-    const vaHigh = Number(BigInt.asUintN(32, va >> 32n));
+    const vaLow = lowHalf(va);
+    const vaHigh = highHalf();
+    const cr3Low = lowHalf(cr3);
+    const cr3High = highHalf();
     const length = target.length;
     const translator = this.#translator;
-    const cr3Low = Number(BigInt.asUintN(32, cr3));
-    const cr3High = Number(BigInt.asUintN(32, cr3 >> 32n));
     for (let done = 0; done < length; ) {
       const sum = vaLow + done;
       const low = sum >>> 0;

@@ -50,7 +50,7 @@ export class PageHook {
     this.callback = options.callback;
     this.priority = options.priority ?? 'normal';
     this.pagingStructure = (options.pagingStructure ?? false) && options.access === Access.WRITE;
-    this.first = options.gpa % PAGE_SIZE;
+    this.first = options.gpa & (PAGE_SIZE - 1);
     this.end = this.first + options.length;
     this.page = page;
     this.emulateWrites = emulateWrites || this.pagingStructure;
@@ -144,7 +144,7 @@ export class PageHooks {
   /** @internal {@link set} with a choice that only the engine's own hooks have. */
   setHook(options: PageHookOptions, emulateWrites: boolean): PageHook {
     const { gpa, length, access } = options;
-    if (!Number.isInteger(length) || length < 1 || (gpa % PAGE_SIZE) + length > PAGE_SIZE) {
+    if (!Number.isInteger(length) || length < 1 || (gpa & (PAGE_SIZE - 1)) + length > PAGE_SIZE) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_RANGE',
         `a hook of ${length} bytes at ${hex64(gpa)} is not within one page`,
@@ -169,12 +169,8 @@ export class PageHooks {
     }
     const hook = new PageHook(options, page, this, emulateWrites);
     const hooks = page.hooksOf(access);
-    let at = hooks.length;
-    if (hook.priority === 'high') {
-      const normal = hooks.findIndex((other) => other.priority === 'normal');
-      at = normal < 0 ? hooks.length : normal;
-    }
-    page.replace(access, [...hooks.slice(0, at), hook, ...hooks.slice(at)]);
+    const normal = hook.priority === 'high' ? hooks.findIndex((other) => other.priority === 'normal') : -1;
+    page.replace(access, normal < 0 ? [...hooks, hook] : hooks.toSpliced(normal, 0, hook));
     return hook;
   }
 

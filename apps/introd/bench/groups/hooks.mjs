@@ -3,6 +3,9 @@ import { Engine } from '@introd/core-hooks';
 import { assert } from '../operation.mjs';
 import { DATA, syntheticGuest } from '../synthetic-guest.mjs';
 
+/** Rights of a page whose writes are hooked. */
+const GUARDED = Access.READ | Access.EXECUTE;
+
 /** Sets a hook, removes it, and lets the engine commit: the page's rights change and change back. */
 function pageHook() {
   const { port } = syntheticGuest();
@@ -15,7 +18,7 @@ function pageHook() {
       const sets = port.pageAccessSets;
       for (let i = 0; i < count; i++) {
         const hook = engine.hooks.page.set(options);
-        if (engine.hooks.page.count !== 1) assert(false, 'the hook must be set');
+        if (port.getPageAccess(DATA / 4096) !== GUARDED) assert(false, 'the page must be guarded');
         hook.remove();
         if (engine.step(0) !== 'idle') assert(false, 'there must be no exit');
       }
