@@ -18,8 +18,6 @@ export type GlueErrorCode =
   | 'ERR_GLUE_INJECTION_PENDING'
   /** The port is closed. */
   | 'ERR_GLUE_CLOSED'
-  /** The backend's record layout has another version. */
-  | 'ERR_GLUE_RECORD_VERSION'
   /** A call that a test made fail. */
   | 'ERR_GLUE_INJECTED_FAULT'
   /** A backend does not do what the contract says; found by the conformance suite. */
