@@ -29,14 +29,7 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return value >>> 0;
 });
 
-/** CRC-32 as zlib's `crc32`: 0..0xFFFFFFFF. */
-export function crc32(bytes: Iterable<number>, seed = 0): number {
-  let value = ~seed;
-  for (const byte of bytes) value = CRC_TABLE[(value ^ byte) & 0xff]! ^ (value >>> 8);
-  return ~value >>> 0;
-}
-
-/** CRC-32 of a text in UTF-16LE. */
+/** CRC-32 of a text in UTF-16LE, as zlib's `crc32`: 0..0xFFFFFFFF. `seed` is the CRC of what comes before it. */
 export function crc32OfUtf16(text: string, seed = 0): number {
   let value = ~seed;
   for (let i = 0; i < text.length; i += 1) {

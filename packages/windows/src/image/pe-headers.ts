@@ -19,7 +19,7 @@ export interface PeSection {
 }
 
 /** Where a directory of an image lies. */
-export interface PeDirectory {
+interface PeDirectory {
   readonly rva: number;
   readonly size: number;
 }

@@ -2,7 +2,7 @@ import type { Gva } from '@introd/abi';
 import { isKernelPointer, readU64, type VirtualMemory } from '../virtual-memory.js';
 
 /** What can be wrong with a list of the guest. */
-export type ListProblem = 'cyclic' | 'too-long' | 'broken-link' | 'unreadable';
+type ListProblem = 'cyclic' | 'too-long' | 'broken-link' | 'unreadable';
 
 /** Result of a walk: the addresses of the LIST_ENTRYs, or why the list cannot be trusted. */
 export type ListWalk =
