@@ -1106,6 +1106,8 @@ export function execute(budget: i32): i32 {
         } else {
           setRemaining(left);
           execSystem(op);
+          // It may have changed how addresses are translated: the next instruction is looked up anew.
+          link = OP_UNLINKED;
         }
         if (ripSet) {
           setRipSet(false);
