@@ -90,6 +90,11 @@ function loadExceptions(text: string): ExceptionsEngine {
  * @throws CliError ERR_INTROD_USAGE or ERR_INTROD_FILE; what `parsePolicy` and `ExceptionsEngine.fromJson` throw for a bad file
  */
 export function parseDemoOptions(raw: RawDemoOptions): DemoOptions {
+  if (raw.hostile !== undefined && raw.attack === 'none') {
+    throw new CliError('ERR_INTROD_USAGE', '--hostile needs an attack: that is when the guest breaks', {
+      hint: 'leave out --attack none',
+    });
+  }
   return {
     attack: oneOf('--attack', raw.attack, DEMO_ATTACKS),
     seed: parseSeed(raw.seed),

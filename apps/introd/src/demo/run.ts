@@ -6,7 +6,7 @@ import { ProfileStore } from '@introd/windows-profiles';
 import { CliError, ExitCode } from '../error.js';
 import { openDump } from './dump.js';
 import type { DemoOptions } from './options.js';
-import type { DemoOutcome, DemoRecord } from './record.js';
+import type { DemoOutcome, DemoRecord, DemoSummary } from './record.js';
 import { type PlannedScenario, planScenarios } from './scenarios.js';
 
 /** Milliseconds of guest time that one step of the loop may take: how often the demo looks at what the guest printed. */
@@ -251,7 +251,7 @@ class DemoRun {
     const exitCode = played.every((one) => one.good) ? ExitCode.OK : ExitCode.NOT_STOPPED;
     this.tell({
       type: 'summary',
-      exits: this.engine!.counters.exitsByKind(),
+      exits: this.exits(),
       instructions: this.guest.machine.instructions,
       alerts: this.alerts.length,
       attacks: count('attack'),
@@ -262,6 +262,11 @@ class DemoRun {
       exitCode,
     });
     return exitCode;
+  }
+
+  private exits(): DemoSummary['exits'] {
+    const { eptViolations, crWrites, ticks, otherExits } = this.engine!.counters;
+    return { 'ept-violation': eptViolations, 'cr-write': crWrites, tick: ticks, other: otherExits };
   }
 
   fail(error: CliError): void {

@@ -1,4 +1,4 @@
-import type { LabScenario } from '@introd/guest-lab';
+import { type LabScenario, type ScenarioTarget, type SelfMapForm, scenarioId } from '@introd/guest-lab';
 
 /** Which attacks `introd demo` can run. */
 export type DemoAttack = 'self-map' | 'none' | 'all';
@@ -13,36 +13,36 @@ export interface PlannedScenario {
   readonly kind: 'attack' | 'benign';
   /** What happens, for a person. */
   readonly title: string;
-  readonly target: 'system' | 'ordinary';
+  readonly target: ScenarioTarget;
   readonly lab: LabScenario;
 }
 
 /** Instruction forms of the self-map attack, in the order in which seeds choose them. */
-export const SELF_MAP_FORMS = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'] as const;
-type Form = (typeof SELF_MAP_FORMS)[number];
+export const SELF_MAP_FORMS: readonly SelfMapForm[] = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'];
 
-const TARGETS = ['system', 'ordinary'] as const;
-type Target = (typeof TARGETS)[number];
+const TARGETS: readonly ScenarioTarget[] = ['system', 'ordinary'];
 
-const PLACE: Record<Target, string> = { system: 'the System process', ordinary: 'an ordinary process' };
+const PLACE: Record<ScenarioTarget, string> = { system: 'the System process', ordinary: 'an ordinary process' };
 
-function attack(form: Form, target: Target): PlannedScenario {
+function attack(form: SelfMapForm, target: ScenarioTarget): PlannedScenario {
+  const lab: LabScenario = { name: 'self-map', form, target };
   return {
-    id: `self-map/${form}/${target}`,
+    id: scenarioId(lab),
     kind: 'attack',
     title: `kernel code in ${PLACE[target]} opens its page tables to ring 3 with ${form.toUpperCase().replace('-', ' ')}`,
     target,
-    lab: { name: 'self-map', form, target },
+    lab,
   };
 }
 
-function benign(target: Target): PlannedScenario {
+function benign(target: ScenarioTarget): PlannedScenario {
+  const lab: LabScenario = { name: 'self-map-benign', target };
   return {
-    id: `self-map-benign/${target}`,
+    id: scenarioId(lab),
     kind: 'benign',
     title: `kernel code in ${PLACE[target]} does legitimate work on the same page table`,
     target,
-    lab: { name: 'self-map-benign', target },
+    lab,
   };
 }
 
@@ -53,7 +53,7 @@ function benign(target: Target): PlannedScenario {
 export function planScenarios(choice: DemoAttack, seed: number): PlannedScenario[] {
   if (choice === 'none') return [];
   return TARGETS.flatMap((target, index) => {
-    const forms: readonly Form[] =
+    const forms: readonly SelfMapForm[] =
       choice === 'all' ? SELF_MAP_FORMS : [SELF_MAP_FORMS[(seed + index * 2) % SELF_MAP_FORMS.length]!];
     return [benign(target), ...forms.map((form) => attack(form, target))];
   });
