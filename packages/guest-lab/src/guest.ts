@@ -196,7 +196,7 @@ export class LabGuest {
 
 function prepareMachine(machine: Machine | undefined, vcpus: number): Machine {
   if (!machine) {
-    const memory = labMemory.map((region) => ({ base: region.base as Gpa, size: region.size }));
+    const memory = labMemory.map((region) => ({ start: region.base as Gpa, size: region.size }));
     return new Machine({ vcpus, memory, clockOrigin: BOOT_TIME });
   }
   machine.reset();

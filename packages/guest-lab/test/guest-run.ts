@@ -1,9 +1,15 @@
 /** Running a lab guest in tests without an engine, and looking into its memory from the host. */
 import { type Cr3, type Gpa, type Gva, rootOf } from '@introd/abi';
-import type { LabGuest, LabPhase, LabScenario } from '../src/index.js';
+import { Machine } from '@introd/hv-sim';
+import { type LabGuest, type LabPhase, type LabScenario, labMemory } from '../src/index.js';
 
 /** Instructions after which a guest that should have got somewhere has failed. */
 const DEFAULT_LIMIT = 400_000;
+
+/** A machine for lab guests with up to 4 VCPUs, to be used again and again. */
+export function labMachine(): Machine {
+  return new Machine({ vcpus: 4, memory: labMemory.map(({ base, size }) => ({ start: base as Gpa, size })) });
+}
 
 /**
  * Runs until the condition holds, looking every `step` instructions.

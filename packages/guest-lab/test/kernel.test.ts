@@ -1,15 +1,16 @@
-import { Machine } from '@introd/hv-sim';
+import { ShutdownReason } from '@introd/abi';
+import type { Machine } from '@introd/hv-sim';
 import { ProfileStore } from '@introd/windows-profiles';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildLabGuest, LAB_BUILD, type LabGuest, labMemory } from '../src/index.js';
-import { processNamed, readVirtual64, runToPhase, runUntil } from './guest-run.js';
+import { buildLabGuest, LAB_BUILD, type LabGuest } from '../src/index.js';
+import { labMachine, processNamed, readVirtual64, runToPhase, runUntil } from './guest-run.js';
 
 const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
 const profile = ProfileStore.bundled().byBuild(LAB_BUILD)!;
 
 let machine: Machine;
 beforeAll(() => {
-  machine = new Machine({ vcpus: 4, memory: labMemory.map(({ base, size }) => ({ base: base as never, size })) });
+  machine = labMachine();
 });
 
 function booted(seed: number, vcpus = 1): LabGuest {
@@ -134,7 +135,11 @@ describe('the lab kernel', () => {
     guest.start({ name: 'self-map', form: 'mov', target: 'system' });
     expect(guest.machine.run(1_000_000)).toBe(stopped);
     expect(guest.lines.at(-1)).toBe('lab: run self-map/mov/system');
-    expect(guest.machine.vcpu(0).get('rflags') & 0x200n).toBe(0n);
+    expect(guest.machine.shutdownReason).toBe(hostile === 'loop' ? undefined : ShutdownReason.TRIPLE_FAULT);
+    // The endless loop cannot be interrupted: the same instruction, for ever.
+    const { rip } = guest.machine.vcpu(0);
+    expect(guest.labels.get(hostile === 'loop' ? 'LabEndlessLoop.forever' : 'LabTripleFault')! <= rip).toBe(true);
+    expect(guest.phase).toBe(hostile === 'loop' ? 'running' : 'crashed');
   });
 
   it('lists processes that a host can find by name', () => {

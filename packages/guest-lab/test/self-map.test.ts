@@ -1,7 +1,15 @@
-import { Machine } from '@introd/hv-sim';
+import type { Machine } from '@introd/hv-sim';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildLabGuest, type LabGuest, labMemory } from '../src/index.js';
-import { processNamed, readVirtual64, runScenario, runToPhase, runUntil, selfMapEntry } from './guest-run.js';
+import { buildLabGuest, type LabGuest } from '../src/index.js';
+import {
+  labMachine,
+  processNamed,
+  readVirtual64,
+  runScenario,
+  runToPhase,
+  runUntil,
+  selfMapEntry,
+} from './guest-run.js';
 
 const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
 const FORMS = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'] as const;
@@ -11,7 +19,7 @@ const ATTACKED = 5n;
 
 let machine: Machine;
 beforeAll(() => {
-  machine = new Machine({ vcpus: 4, memory: labMemory.map(({ base, size }) => ({ base: base as never, size })) });
+  machine = labMachine();
 });
 
 function booted(seed: number, vcpus = 1): LabGuest {
