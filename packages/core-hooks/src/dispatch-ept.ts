@@ -15,12 +15,12 @@ import { AccessEvent } from './access-event.js';
 import type { AddressSpaces } from './address-spaces.js';
 import type { EngineCounters } from './counters.js';
 import type { EngineProblemKind } from './engine-problem.js';
+import { type Grants, NO_FRAME } from './grants.js';
 import type { GuestMemory } from './guest-memory.js';
 import { Fetch, type InstructionCache } from './instruction-cache.js';
 import type { PageHook, PageHooks } from './page-hooks.js';
 import type { PageRights } from './page-rights.js';
 import type { PageTableWrite } from './page-table-write.js';
-import { NO_FRAME, type PendingWrites } from './pending-writes.js';
 import { Plan, type StorePlan } from './store-plan.js';
 import { type Translator, Walk } from './translator.js';
 
@@ -76,7 +76,7 @@ export interface EptContext {
   readonly memory: GuestMemory;
   readonly translator: Translator;
   readonly cache: InstructionCache;
-  readonly pending: PendingWrites;
+  readonly grants: Grants;
   readonly plan: StorePlan;
   readonly counters: EngineCounters;
   readonly fallback: Verdict;
@@ -103,6 +103,10 @@ export class EptDispatcher {
   #emulationWanted = false;
   /** Whether such a hook holds page-table entries. */
   #pageTableTouched = false;
+  /** Whether the access has to wait for another VCPU. */
+  #postponed = false;
+  /** Whether a VCPU has waited long enough. */
+  #impatient = false;
 
   constructor(context: EptContext) {
     this.#context = context;
@@ -137,13 +141,13 @@ export class EptDispatcher {
   }
 
   #decide(vcpu: VcpuRecord, index: number): Verdict {
-    const { counters, pending } = this.#context;
+    const { counters, grants } = this.#context;
     const registers = vcpu.u32;
     this.#vcpu = vcpu;
     this.#index = index;
     this.#instruction = undefined;
     counters.eptViolations++;
-    pending.end(index);
+    grants.end(index);
     const cause = registers[EXIT_CAUSE]!;
     if (cause === ExitCause.PAGE_WALK) {
       // The walker's reads, and its accessed and dirty bits, change no mapping.
@@ -182,7 +186,10 @@ export class EptDispatcher {
         state.retries = 0;
         this.#context.report('retry-limit', `an exit repeated ${MAX_RETRIES} times at the same instruction`);
         this.#instruction = undefined;
-        return this.#decideHardware(registers);
+        this.#impatient = true;
+        const verdict = this.#decideHardware(registers);
+        this.#impatient = false;
+        return verdict;
       }
     } else {
       state.retryLow = registers[RIP]!;
@@ -239,6 +246,7 @@ export class EptDispatcher {
     this.#verdict = Verdict.ALLOWED;
     this.#emulationWanted = false;
     this.#pageTableTouched = false;
+    this.#postponed = false;
     this.#context.plan.reset();
   }
 
@@ -349,6 +357,11 @@ export class EptDispatcher {
       }
       event.skipOthers = false;
       if (hook.emulateWrites) {
+        if (!hook.pagingStructure && this.#context.grants.executesFrom(hook.page.frame, this.#index)) {
+          // Another VCPU may yet execute from this code page what was decided about; the write has to wait.
+          this.#postponed = true;
+          continue;
+        }
         this.#prepareStore(hook);
       }
       if (hook.pagingStructure) {
@@ -424,13 +437,16 @@ export class EptDispatcher {
    * @returns CONFLICT when memory changed since the hooks were asked
    */
   #conclude(registers: Uint32Array, access: Access): Verdict | typeof CONFLICT {
-    const { plan, counters, pending, cache } = this.#context;
+    const { plan, counters, grants, cache } = this.#context;
     let verdict = this.#verdict;
+    if (this.#postponed && verdict <= Verdict.ALLOWED_PATCHED && !this.#impatient) {
+      return this.#retry(registers);
+    }
     if (this.#emulationWanted && verdict <= Verdict.ALLOWED_VIRTUAL) {
       switch (plan.kind) {
         case Plan.EMULATE: {
           const frame = Math.floor(plan.gpa / PAGE_SIZE);
-          if (pending.has(frame, this.#index)) {
+          if (grants.writesTo(frame, this.#index)) {
             return this.#retry(registers);
           }
           cache.invalidateFrame(frame);
@@ -466,14 +482,14 @@ export class EptDispatcher {
 
   /** Lets the processor make a store to a guarded page; until its next exit nobody knows when. */
   #allowNatively(registers: Uint32Array): Verdict {
-    const { plan, pending } = this.#context;
+    const { plan, grants, cache } = this.#context;
     const located = plan.kind === Plan.NATIVE;
     const first = located ? Math.floor(plan.gpa / PAGE_SIZE) : frameOfExit(registers);
     const second = located && plan.secondGpa >= 0 ? Math.floor(plan.secondGpa / PAGE_SIZE) : NO_FRAME;
-    if (this.#pageTableTouched && (pending.has(first, this.#index) || pending.has(second, this.#index))) {
+    if (this.#pageTableTouched && (grants.writesTo(first, this.#index) || grants.writesTo(second, this.#index))) {
       return this.#retry(registers);
     }
-    pending.begin(this.#index, first, second);
+    grants.begin(this.#index, cache.frame, cache.spillFrame, first, second);
     return Verdict.ALLOWED;
   }
 
@@ -501,6 +517,10 @@ export class EptDispatcher {
   #noteExecution(registers: Uint32Array, access: Access, verdict: Verdict): void {
     const state = this.#vcpus[this.#index]!;
     state.retries = 0;
+    if (verdict === Verdict.ALLOWED && !this.#emulationWanted) {
+      const { grants, cache } = this.#context;
+      grants.begin(this.#index, cache.frame, cache.spillFrame, NO_FRAME, NO_FRAME);
+    }
     if (verdict === Verdict.ALLOWED && (access & Access.EXECUTE) !== 0) {
       state.executed = true;
       state.executedLow = registers[RIP]!;

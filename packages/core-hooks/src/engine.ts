@@ -15,12 +15,12 @@ import { Dispatcher } from './dispatch.js';
 import { type EptContext, EptDispatcher } from './dispatch-ept.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 import { CoreHooksError } from './error.js';
+import { Grants } from './grants.js';
 import { GuestMemory } from './guest-memory.js';
 import { InstructionCache } from './instruction-cache.js';
 import { PageCache } from './page-cache.js';
 import { PageHooks } from './page-hooks.js';
 import { PageRights } from './page-rights.js';
-import { PendingWrites } from './pending-writes.js';
 import { StorePlan } from './store-plan.js';
 import { TickHooks } from './tick-hooks.js';
 import { Translator } from './translator.js';
@@ -110,13 +110,13 @@ export class Engine {
       this.#report('rights', 'the backend refused a change of page rights', cause),
     );
     const pageHooks = new PageHooks(this.#rights);
-    const pending = new PendingWrites(port.vcpuCount);
+    const grants = new Grants(port, records.slice(0, port.vcpuCount));
     this.#cache = new InstructionCache(
       this.#pages,
       this.translator,
       pageHooks,
       counters,
-      pending,
+      grants,
       options.toctou ?? true,
     );
     this.memory = new GuestMemory(port, this.#pages, this.translator, (gpa, size) =>
@@ -137,7 +137,7 @@ export class Engine {
       memory: this.memory,
       translator: this.translator,
       cache: this.#cache,
-      pending,
+      grants,
       plan: new StorePlan(port, this.#pages, this.translator, undefined),
       counters,
       fallback: this.#fallback,

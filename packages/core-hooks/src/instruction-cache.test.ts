@@ -128,27 +128,55 @@ describe('the instruction cache', () => {
     guest.engine.close();
   });
 
-  it('trusts no bytes that another VCPU may be writing at this moment', () => {
+  /** Two VCPUs: 0 has been allowed to execute its store, 1 stands at a vector store to that code, whose bytes nobody can tell. */
+  function rewriter(): { guest: SyntheticGuest; otherExits: () => Reply | undefined } {
     const guest = guestWithHook(2);
     guest.settle(DATA);
-    // VCPU 1 overwrites the code with a vector store, whose bytes the engine cannot know and so cannot write itself.
     const other = guest.port.vcpu(1);
     guest.engine.memory.writePhysical(ELSEWHERE as Gpa, Uint8Array.of(0x0f, 0x11, 0x01));
     other.set('rip', kernel(ELSEWHERE));
     other.set('rcx', kernel(CODE));
-    const otherExits = (): void => {
+    const otherExits = (): Reply | undefined => {
       guest.port.raiseViolation(1, { gpa: CODE as Gpa, gla: kernel(CODE), access: Access.WRITE, size: 16 });
       guest.engine.step(1);
+      return guest.port.lastReply(1);
     };
     otherExits();
-    otherExits();
-    expect(guest.port.lastReply(1)).toBe(Reply.ALLOW_ONCE);
+    return { guest, otherExits };
+  }
+
+  it('lets no VCPU rewrite an instruction that another was allowed to execute and has not yet', () => {
+    const { guest, otherExits } = rewriter();
+    for (let exit = 0; exit < 5; exit++) {
+      expect(otherExits()).toBe(Reply.RETRY);
+      expect(rights(guest, CODE)).toBe(Access.READ | Access.EXECUTE);
+    }
+    guest.vcpu.set('rip', kernel(CODE + 3));
+    expect(otherExits()).toBe(Reply.ALLOW_ONCE);
+    expect(guest.port.pauseCount).toBe(0);
+  });
+
+  it('does not let that wait last for ever', () => {
+    const { otherExits } = rewriter();
+    let retries = 0;
+    while (otherExits() === Reply.RETRY) {
+      retries++;
+    }
+    expect(retries).toBeGreaterThan(10);
+    expect(retries).toBeLessThan(1000);
+  });
+
+  it('trusts no bytes that another VCPU may be writing at this moment', () => {
+    const { guest, otherExits } = rewriter();
+    guest.vcpu.set('rip', kernel(CODE + 3));
+    expect(otherExits()).toBe(Reply.ALLOW_ONCE);
+    guest.vcpu.set('rip', kernel(CODE));
     for (let exit = 0; exit < 5; exit++) {
       guest.violate(DATA);
       expect(guest.port.lastReply(0)).toBe(Reply.RETRY);
     }
-    // Its next exit says that the write is over.
-    otherExits();
-    expect(guest.settle(DATA)).toBe(5 - 4);
+    // The write is over when the other VCPU has moved on.
+    guest.port.vcpu(1).set('rip', kernel(ELSEWHERE + 3));
+    expect(guest.settle(DATA)).toBe(1);
   });
 });

@@ -4,9 +4,9 @@ import type { AccessEvent } from './access-event.js';
 import type { AddressSpaces } from './address-spaces.js';
 import type { EngineCounters } from './counters.js';
 import { FrameTable } from './frame-table.js';
+import { type Grants, NO_FRAME, NOBODY } from './grants.js';
 import type { PageCache } from './page-cache.js';
 import type { PageHook, PageHooks } from './page-hooks.js';
-import { NO_FRAME, type PendingWrites } from './pending-writes.js';
 import { type Translator, Walk } from './translator.js';
 
 const RIP = u32Index('rip');
@@ -75,7 +75,7 @@ export class InstructionCache {
   readonly #translator: Translator;
   readonly #hooks: PageHooks;
   readonly #counters: EngineCounters;
-  readonly #pending: PendingWrites;
+  readonly #grants: Grants;
   readonly #guard: boolean;
   readonly #buckets: (CachedInstruction | undefined)[] = emptySlots();
   readonly #slots: (CachedInstruction | undefined)[] = emptySlots();
@@ -86,6 +86,10 @@ export class InstructionCache {
 
   /** The instruction that the last {@link fetch} found, for HIT, ADDED and UNGUARDED. */
   instruction: DecodedInstruction | undefined;
+  /** Guarded frame that it lies on, for HIT. */
+  frame: number = NO_FRAME;
+  /** Guarded frame that holds the rest of it, for HIT. */
+  spillFrame: number = NO_FRAME;
 
   /** @param guard the TOCTOU rule: whether instructions are cached at all */
   constructor(
@@ -93,14 +97,14 @@ export class InstructionCache {
     translator: Translator,
     hooks: PageHooks,
     counters: EngineCounters,
-    pending: PendingWrites,
+    grants: Grants,
     guard: boolean,
   ) {
     this.#pages = pages;
     this.#translator = translator;
     this.#hooks = hooks;
     this.#counters = counters;
-    this.#pending = pending;
+    this.#grants = grants;
     this.#guard = guard;
   }
 
@@ -108,6 +112,8 @@ export class InstructionCache {
   fetch(vcpu: VcpuRecord, index: number, addressSpaces: AddressSpaces): Fetch {
     const registers = vcpu.u32;
     this.instruction = undefined;
+    this.frame = NO_FRAME;
+    this.spillFrame = NO_FRAME;
     if ((registers[EFER]! & LONG_MODE_ACTIVE) === 0 || (registers[CS_ATTRIBUTES]! & CODE_64) === 0) {
       return Fetch.OTHER_MODE;
     }
@@ -133,6 +139,8 @@ export class InstructionCache {
         if (cached.frame === frame && this.#spillHolds(cached, cr3Low, cr3High)) {
           this.#counters.cacheHits++;
           this.instruction = cached.instruction;
+          this.frame = cached.frame;
+          this.spillFrame = cached.spillFrame;
           return Fetch.HIT;
         }
         // Mapped elsewhere since.
@@ -176,7 +184,7 @@ export class InstructionCache {
     const offset = ripLow & (PAGE_SIZE - 1);
     const onFirst = Math.min(PAGE_SIZE - offset, MAX_INSTRUCTION_LENGTH);
     if (cacheable) {
-      if (this.#pending.has(frame, index)) {
+      if (this.#grants.writesTo(frame, index)) {
         return Fetch.CHANGING;
       }
       this.#guardFrame(frame);
@@ -193,7 +201,7 @@ export class InstructionCache {
         return Fetch.NOT_MAPPED;
       }
       if (cacheable) {
-        if (this.#pending.has(spillFrame, index)) {
+        if (this.#grants.writesTo(spillFrame, index)) {
           this.#releaseUnused(frame);
           return Fetch.CHANGING;
         }
@@ -251,7 +259,8 @@ export class InstructionCache {
 
   #releaseUnused(frame: number): void {
     const page = frame === NO_FRAME ? undefined : this.#codePages.get(frame);
-    if (page !== undefined && page.instructions.size === 0) {
+    // While some VCPU may yet execute from the page, the guard outlives what is cached; the next write there ends it.
+    if (page !== undefined && page.instructions.size === 0 && !this.#grants.executesFrom(frame, NOBODY)) {
       page.hook.remove();
       this.#codePages.delete(frame);
     }
@@ -325,6 +334,7 @@ export class InstructionCache {
         this.#counters.cacheInvalidations++;
         this.#drop(cached);
       }
+      this.#releaseUnused(frame);
     }
   }
 
