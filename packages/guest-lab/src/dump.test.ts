@@ -1,10 +1,10 @@
-import { createVcpuRecord } from '@introd/abi';
+import { createVcpuRecord, gpa } from '@introd/abi';
 import { expect, test } from 'vitest';
 import { elfCore, rawImage } from './dump.js';
 
 const memory = [
-  { base: 0x4000, size: 0x2000 },
-  { base: 0, size: 0x1000 },
+  { start: gpa(0x4000), size: 0x2000 },
+  { start: gpa(0), size: 0x1000 },
 ];
 
 function source() {

@@ -1,12 +1,12 @@
 import type { SegmentName, VcpuRecord } from '@introd/abi';
-import type { LabMemoryRegion } from './layout.js';
+import type { MemoryRegion } from '@introd/glue';
 
 /** Bytes of one piece of a dump. */
 const CHUNK = 0x10_0000;
 
 /** What a dump is made of. */
 export interface DumpSource {
-  readonly memory: readonly LabMemoryRegion[];
+  readonly memory: readonly MemoryRegion[];
   readonly vcpus: readonly VcpuRecord[];
   /** Fills the array with physical memory from an address on. */
   read(address: number, target: Uint8Array): void;
@@ -16,10 +16,10 @@ export interface DumpSource {
 export function* rawImage(source: DumpSource): Generator<Uint8Array> {
   let at = 0;
   for (const region of sorted(source.memory)) {
-    for (; at < region.base; at += CHUNK) yield new Uint8Array(Math.min(CHUNK, region.base - at));
-    at = region.base;
+    for (; at < region.start; at += CHUNK) yield new Uint8Array(Math.min(CHUNK, region.start - at));
+    at = region.start;
     yield* regionBytes(source, region);
-    at = region.base + region.size;
+    at = region.start + region.size;
   }
 }
 
@@ -44,7 +44,7 @@ export function* elfCore(source: DumpSource): Generator<Uint8Array> {
   const padding = fileOffset - notesAt - noteSize;
   programHeader(view, 0, { type: 4, flags: 0, fileOffset: notesAt, address: 0, size: noteSize });
   regions.forEach((region, i) => {
-    programHeader(view, i + 1, { type: 1, flags: 7, fileOffset, address: region.base, size: region.size });
+    programHeader(view, i + 1, { type: 1, flags: 7, fileOffset, address: region.start, size: region.size });
     fileOffset += region.size;
   });
   yield headers;
@@ -128,14 +128,14 @@ function selector(vcpu: VcpuRecord, name: SegmentName): bigint {
   return BigInt(vcpu.get32(`${name}Selector`));
 }
 
-function* regionBytes(source: DumpSource, region: LabMemoryRegion): Generator<Uint8Array> {
+function* regionBytes(source: DumpSource, region: MemoryRegion): Generator<Uint8Array> {
   for (let at = 0; at < region.size; at += CHUNK) {
     const chunk = new Uint8Array(Math.min(CHUNK, region.size - at));
-    source.read(region.base + at, chunk);
+    source.read(region.start + at, chunk);
     yield chunk;
   }
 }
 
-function sorted(regions: readonly LabMemoryRegion[]): LabMemoryRegion[] {
-  return regions.toSorted((a, b) => a.base - b.base);
+function sorted(regions: readonly MemoryRegion[]): MemoryRegion[] {
+  return regions.toSorted((a, b) => a.start - b.start);
 }

@@ -196,13 +196,12 @@ export class LabGuest {
 
 function prepareMachine(machine: Machine | undefined, vcpus: number): Machine {
   if (!machine) {
-    const memory = labMemory.map((region) => ({ start: region.base as Gpa, size: region.size }));
-    return new Machine({ vcpus, memory, clockOrigin: BOOT_TIME });
+    return new Machine({ vcpus, memory: labMemory, clockOrigin: BOOT_TIME });
   }
   machine.reset();
   const probe = new Uint8Array(1);
-  for (const { base, size } of labMemory) {
-    for (let at = base; at < base + size; at += PAGE_SIZE) {
+  for (const { start, size } of labMemory) {
+    for (let at: number = start; at < start + size; at += PAGE_SIZE) {
       if (!machine.readPhysical(at as Gpa, probe)) {
         throw new LabError('ERR_GUEST_LAB_MACHINE', 'the machine lacks memory that the lab guest needs', {
           address: `0x${at.toString(16)}`,

@@ -9,5 +9,5 @@ export {
   type LabProcess,
   type LabTruth,
 } from './guest.js';
-export { type LabMemoryRegion, labMemory } from './layout.js';
+export { labMemory } from './layout.js';
 export { type LabScenario, type ScenarioTarget, type SelfMapForm, scenarioId } from './scenario.js';

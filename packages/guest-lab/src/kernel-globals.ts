@@ -169,7 +169,7 @@ function writeMemoryBlock(space: AddressSpace, profile: GuestProfile, pool: Pool
   labMemory.forEach((region, i) => {
     const run = block.at('Run') + BigInt(i * runSize);
     structAt(space, profile, '_PHYSICAL_MEMORY_RUN', gva(run)).setAll({
-      BasePage: region.base / PAGE_SIZE,
+      BasePage: region.start / PAGE_SIZE,
       PageCount: region.size / PAGE_SIZE,
     });
   });

@@ -128,7 +128,7 @@ class Builder {
     this.#fillProcesses(drafts);
     this.#placeCode(plan, code, drafts);
 
-    const frames = labMemory.reduce((end, region) => Math.max(end, region.base + region.size), 0) / PAGE_SIZE;
+    const frames = labMemory.reduce((end, region) => Math.max(end, region.start + region.size), 0) / PAGE_SIZE;
     this.#kernel.map(this.#layout.pfnDatabase, frames * this.#profile.struct('_MMPFN').size, { write: true });
     writePfnDatabase(this.#kernel, this.#profile, this.#layout.pfnDatabase, this.#uses);
     for (const draft of drafts) draft.space.shareKernelHalf();

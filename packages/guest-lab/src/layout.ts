@@ -1,16 +1,11 @@
-import { type Gva, gva, PAGE_SIZE } from '@introd/abi';
+import { type Gva, gpa, gva, PAGE_SIZE } from '@introd/abi';
+import type { MemoryRegion } from '@introd/glue';
 import type { SeededRandom } from './seeded-random.js';
 
-/** A stretch of guest RAM, as the machine takes it. */
-export interface LabMemoryRegion {
-  readonly base: number;
-  readonly size: number;
-}
-
 /** RAM of the lab guest: 64 MiB with the hole for video memory and firmware that every PC has below 1 MiB. */
-export const labMemory: readonly LabMemoryRegion[] = [
-  { base: 0, size: 0xa_0000 },
-  { base: 0x10_0000, size: 0x3f0_0000 },
+export const labMemory: readonly MemoryRegion[] = [
+  { start: gpa(0), size: 0xa_0000 },
+  { start: gpa(0x10_0000), size: 0x3f0_0000 },
 ];
 
 /** Where the loader puts the PML4 of System: [first, end). */

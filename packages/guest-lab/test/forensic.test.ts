@@ -8,6 +8,7 @@ import path from 'node:path';
 import { buildLabGuest, type LabGuest } from '@introd/guest-lab';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { analyse, type ForensicReport, findRoot, fromElf, fromRaw, type Isf } from './forensic-reader.js';
+import { runToPhase } from './guest-run.js';
 
 const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
 const seeds = Array.from({ length: 2 + scale }, (_, i) => 1 + i * 104_729);
@@ -38,11 +39,6 @@ function symbols(guid: string, age: number): Isf {
 
 function join(pieces: Iterable<Uint8Array>): Uint8Array {
   return new Uint8Array(Buffer.concat([...pieces]));
-}
-
-function runTo(guest: LabGuest, phase: string): void {
-  for (let i = 0; guest.phase !== phase && i < 1000; i++) guest.machine.run(5000);
-  expect(guest.phase).toBe(phase);
 }
 
 /** What must be found, whatever the guest is doing. */
@@ -125,7 +121,7 @@ describe(`a forensic tool sees Windows${missing ? ` (skipped: ${missing})` : ''}
     });
 
     test('when it is ready, and in the middle of its work, in both formats', () => {
-      runTo(guest, 'ready');
+      runToPhase(guest, 'ready');
       for (let stop = 0; stop < 3; stop++) {
         guest.machine.run(7919);
         const raw = analyse(fromRaw(join(guest.rawImage())), symbols);
@@ -142,9 +138,9 @@ describe(`a forensic tool sees Windows${missing ? ` (skipped: ${missing})` : ''}
     });
 
     test('after the attack, whose trace it can see', () => {
-      if (guest.phase === 'booting') runTo(guest, 'ready');
+      if (guest.phase === 'booting') runToPhase(guest, 'ready');
       guest.start({ name: 'self-map', form: 'or', target: 'system' });
-      runTo(guest, 'done');
+      runToPhase(guest, 'done');
       const memory = fromRaw(join(guest.rawImage()));
       compare(analyse(memory, symbols), guest);
       const { root, index } = findRoot(memory);

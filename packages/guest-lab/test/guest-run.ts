@@ -8,7 +8,7 @@ const DEFAULT_LIMIT = 400_000;
 
 /** A machine for lab guests with up to 4 VCPUs, to be used again and again. */
 export function labMachine(): Machine {
-  return new Machine({ vcpus: 4, memory: labMemory.map(({ base, size }) => ({ start: base as Gpa, size })) });
+  return new Machine({ vcpus: 4, memory: labMemory });
 }
 
 /**
