@@ -198,3 +198,17 @@ export function condition(code: u32, f: u32): bool {
 export function conditionHolds(code: u32): bool {
   return condition(code, flags());
 }
+
+/** {@link aluOfKind} for operands of 1, 2, 4 or 8 bytes. */
+export function aluOfSize(kind: u32, size: u32, a: u64, b: u64): u64 {
+  switch (size) {
+    case 1:
+      return aluOfKind<u8>(kind, a, b);
+    case 2:
+      return aluOfKind<u16>(kind, a, b);
+    case 4:
+      return aluOfKind<u32>(kind, a, b);
+    default:
+      return aluOfKind<u64>(kind, a, b);
+  }
+}

@@ -1,23 +1,20 @@
 // The less frequent operations. Operands are read by the record's flags and size; see exec.ts for the rules.
-
-import { aluOfKind, conditionHolds, unaryOfKind } from './alu';
+import { conditionHolds, unaryOfKind } from './alu';
+import { byteSwap, crc32c } from './bits';
+import { execAddWithFlag, execBitCount, execBitManipulation, execBitTest } from './exec-bits';
 import {
-  bitExtract,
-  bitFlags,
-  byteSwap,
-  crc32c,
-  depositBits,
-  extractBits,
-  leadingZeros,
-  trailingZeros,
-} from './bits';
-import { fault, raise, setAttention, unsupported } from './fault';
+  execCompareExchange,
+  execCompareExchange8,
+  execCompareExchange16,
+  execExchange,
+  execExchangeAdd,
+} from './exec-exchange';
+import { execDivide, execMultiply, execMultiplyLow } from './exec-multiply';
+import { execEnter, execPopFlags, execPushFlags, popMemory } from './exec-stack';
+import { fault, raise, unsupported } from './fault';
 import {
-  ALU_ADD,
-  ALU_CMP,
   FLAG_ADDRESS_32,
   FLAG_IMMEDIATE_SOURCE,
-  FLAG_MEMORY_DESTINATION,
   I_ADCX,
   I_ADOX,
   I_ANDN,
@@ -106,67 +103,43 @@ import {
   OP_SIZE,
   OP_SOURCE_SIZE,
   OP_SRC,
-  OP_THIRD,
   VCPU_RAX,
   VCPU_RBP,
   VCPU_RCX,
   VCPU_RDX,
 } from './generated/layout';
-import { hi128, lo128, load8, load128, probeRead, probeWrite, store128 } from './memory';
+import { load8, probeRead } from './memory';
 import {
-  divideError,
-  divideWide,
-  divideWideSigned,
-  multiply,
-  multiplyFlags,
-  multiplyHigh,
-  multiplyHighSigned,
-  quotient,
-  remainder,
-} from './multiply';
-import {
-  cutToSize,
   effectiveAddress,
   effectiveOffset,
-  loadForUpdateOfSize,
   loadOfSize,
   readForUpdate,
   readSource,
   readSourceOfSize,
-  storeOfSize,
-  storeUpdatedOfSize,
+  signExtend,
   writeDestination,
   writeUpdated,
 } from './operand';
 import { doubleShift, shiftOfKind } from './shift';
 import { execSse } from './sse';
-import { push16, push64, stackFault, top16, top64 } from './stack';
+import { push16, push64, stackFault, top16 } from './stack';
 import {
-  AC,
   AF,
   CF,
-  cpl,
   cpu,
   DF,
   flags,
   general,
-  ID,
-  IF,
-  IOPL,
-  NT,
   OF,
   PF,
   RAX,
   RBP,
   RBX,
   RCX,
-  RDX,
-  RF,
   register,
   registerOfSize,
   rip,
   SF,
-  STATUS,
   setFlags,
   setGeneral,
   setRegister,
@@ -176,32 +149,9 @@ import {
   setStackPointer,
   setStatus,
   stackPointer,
-  TF,
-  VM,
   ZF,
 } from './state';
 import { execString } from './string';
-
-/** Sign-extends a value of 1, 2, 4 or 8 bytes. */
-// @ts-ignore: decorator
-@inline
-function signExtend(value: u64, size: u32): u64 {
-  const shift = (8 - u64(size)) << 3;
-  return u64(<i64>(value << shift) >> shift);
-}
-
-function aluOfSize(kind: u32, size: u32, a: u64, b: u64): u64 {
-  switch (size) {
-    case 1:
-      return aluOfKind<u8>(kind, a, b);
-    case 2:
-      return aluOfKind<u16>(kind, a, b);
-    case 4:
-      return aluOfKind<u32>(kind, a, b);
-    default:
-      return aluOfKind<u64>(kind, a, b);
-  }
-}
 
 function execUnary(op: usize): void {
   const value = readForUpdate(op);
@@ -266,323 +216,6 @@ function execDoubleShift(op: usize, left: bool): void {
   writeUpdated(op, result);
 }
 
-function execExchange(op: usize): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = readForUpdate(op);
-  if (fault) return;
-  const source = load<u16>(op, OP_SRC);
-  writeUpdated(op, registerOfSize(source, size));
-  setRegisterOfSize(source, size, value);
-}
-
-function execExchangeAdd(op: usize): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = readForUpdate(op);
-  if (fault) return;
-  const source = load<u16>(op, OP_SRC);
-  const sum = aluOfSize(ALU_ADD, size, value, registerOfSize(source, size));
-  setRegisterOfSize(source, size, value);
-  writeUpdated(op, sum);
-}
-
-function execCompareExchange(op: usize): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = readForUpdate(op);
-  if (fault) return;
-  const replacement = registerOfSize(load<u16>(op, OP_SRC), size);
-  const accumulator = cutToSize(general(RAX), size);
-  aluOfSize(ALU_CMP, size, accumulator, value);
-  if (accumulator == value) {
-    writeUpdated(op, replacement);
-  } else {
-    // Memory is written too, with what it held (SDM vol. 2, CMPXCHG); a register keeps even its upper half.
-    if (load<u16>(op, OP_FLAGS) & FLAG_MEMORY_DESTINATION) writeUpdated(op, value);
-    setRegisterOfSize(VCPU_RAX, size, value);
-  }
-}
-
-function execCompareExchange8(op: usize): void {
-  const address = effectiveAddress(op);
-  const value = loadForUpdateOfSize(address, 8);
-  if (fault) return;
-  const expected = (general(RDX) << 32) | (general(RAX) & 0xffff_ffff);
-  if (value == expected) {
-    storeUpdatedOfSize(address, 8, (general(RCX) << 32) | (general(RBX) & 0xffff_ffff));
-    setStatus(ZF, ZF);
-  } else {
-    storeUpdatedOfSize(address, 8, value);
-    setGeneral(RAX, value & 0xffff_ffff);
-    setGeneral(RDX, value >> 32);
-    setStatus(ZF, 0);
-  }
-}
-
-function execCompareExchange16(op: usize): void {
-  const address = effectiveAddress(op);
-  if (address & 15) {
-    raise(13, 1, 0);
-    return;
-  }
-  probeWrite(address, 16);
-  if (fault) return;
-  load128(address);
-  if (fault) return;
-  const low = lo128;
-  const high = hi128;
-  const equal = low == general(RAX) && high == general(RDX);
-  if (equal) store128(address, general(RBX), general(RCX));
-  else store128(address, low, high);
-  if (fault) return;
-  if (equal) {
-    setStatus(ZF, ZF);
-  } else {
-    setGeneral(RAX, low);
-    setGeneral(RDX, high);
-    setStatus(ZF, 0);
-  }
-}
-
-/** Writes the double-width result of MUL and IMUL: AX, or DX:AX, EDX:EAX, RDX:RAX. */
-function writeWide(size: u32, low: u64, high: u64): void {
-  if (size == 1) {
-    setRegisterOfSize(VCPU_RAX, 2, (high << 8) | low);
-    return;
-  }
-  setRegisterOfSize(VCPU_RAX, size, low);
-  setRegisterOfSize(VCPU_RDX, size, high);
-}
-
-function execMultiply(op: usize, signed: bool): void {
-  const size = load<u8>(op, OP_SIZE);
-  const factor = readSource(op);
-  if (fault) return;
-  const a = cutToSize(general(RAX), size);
-  if (size == 8) {
-    const low = a * factor;
-    const high = signed ? multiplyHighSigned(a, factor) : multiplyHigh(a, factor);
-    writeWide(8, low, high);
-    multiplyFlags<u64>(low, high != (signed ? u64(<i64>low >> 63) : 0));
-    return;
-  }
-  const product = signed ? signExtend(a, size) * signExtend(factor, size) : a * factor;
-  const low = cutToSize(product, size);
-  writeWide(size, low, cutToSize(product >> (u64(size) << 3), size));
-  const significant = signed ? product != signExtend(low, size) : product != low;
-  if (size == 1) multiplyFlags<u8>(low, significant);
-  else if (size == 2) multiplyFlags<u16>(low, significant);
-  else multiplyFlags<u32>(low, significant);
-}
-
-/** IMUL with two or three operands. */
-function execMultiplyLow(op: usize, factor: u64): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = readSource(op);
-  if (fault) return;
-  const destination = load<u16>(op, OP_DST);
-  if (size == 2) setRegister<u16>(destination, multiply<u16>(value, cutToSize(factor, 2)));
-  else if (size == 4) setRegister<u32>(destination, multiply<u32>(value, cutToSize(factor, 4)));
-  else setRegister<u64>(destination, multiply<u64>(value, factor));
-}
-
-/** DIV and IDIV. All flags are undefined; processors leave them. */
-function execDivide(op: usize, signed: bool): void {
-  const size = load<u8>(op, OP_SIZE);
-  const divisor = readSource(op);
-  if (fault) return;
-  if (size == 8) {
-    const fits = signed
-      ? divideWideSigned(general(RDX), general(RAX), divisor)
-      : divideWide(general(RDX), general(RAX), divisor);
-    if (!fits) {
-      divideError();
-      return;
-    }
-    setGeneral(RAX, quotient);
-    setGeneral(RDX, remainder);
-    return;
-  }
-  if (divisor == 0) {
-    divideError();
-    return;
-  }
-  const bits = u64(size) << 3;
-  const dividend =
-    size == 1
-      ? cutToSize(general(RAX), 2)
-      : (cutToSize(general(RDX), size) << bits) | cutToSize(general(RAX), size);
-  let q: u64;
-  let r: u64;
-  if (signed) {
-    const wide = <i64>signExtend(dividend, size << 1);
-    const by = <i64>signExtend(divisor, size);
-    // The one pair that i64 division itself refuses; its quotient does not fit either.
-    if (by == -1 && wide == i64.MIN_VALUE) {
-      divideError();
-      return;
-    }
-    const result = wide / by;
-    if (result != <i64>signExtend(cutToSize(<u64>result, size), size)) {
-      divideError();
-      return;
-    }
-    q = cutToSize(<u64>result, size);
-    r = cutToSize(<u64>(wide % by), size);
-  } else {
-    q = dividend / divisor;
-    if (q != cutToSize(q, size)) {
-      divideError();
-      return;
-    }
-    r = dividend % divisor;
-  }
-  if (size == 1) {
-    setRegisterOfSize(VCPU_RAX, 2, (r << 8) | q);
-  } else {
-    setRegisterOfSize(VCPU_RAX, size, q);
-    setRegisterOfSize(VCPU_RDX, size, r);
-  }
-}
-
-/** BT, BTS, BTR, BTC. With a register source a memory operand is a bit string that reaches in both directions. */
-function execBitTest(op: usize, code: u32): void {
-  const size = load<u8>(op, OP_SIZE);
-  const opFlags = load<u16>(op, OP_FLAGS);
-  const bits = u64(size) << 3;
-  const immediate = (opFlags & FLAG_IMMEDIATE_SOURCE) != 0;
-  const number = immediate ? load<u64>(op, OP_IMM) : registerOfSize(load<u16>(op, OP_SRC), size);
-  const bit = number & (bits - 1);
-  let address: u64 = 0;
-  let value: u64;
-  if (opFlags & FLAG_MEMORY_DESTINATION) {
-    let offset = effectiveOffset(op);
-    if (!immediate) {
-      const units = <i64>signExtend(number, size) >> (size == 2 ? 4 : size == 4 ? 5 : 6);
-      offset += u64(units * i64(size));
-      if (opFlags & FLAG_ADDRESS_32) offset &= 0xffff_ffff;
-    }
-    address = offset + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
-    value = code == I_BT ? loadOfSize(address, size) : loadForUpdateOfSize(address, size);
-    if (fault) return;
-  } else {
-    value = registerOfSize(load<u16>(op, OP_DST), size);
-  }
-  setStatus(CF, u32(value >> bit) & 1);
-  if (code == I_BT) return;
-  const mask = u64(1) << bit;
-  if (code == I_BTS) value |= mask;
-  else if (code == I_BTR) value &= ~mask;
-  else value ^= mask;
-  if (opFlags & FLAG_MEMORY_DESTINATION) storeUpdatedOfSize(address, size, value);
-  else setRegisterOfSize(load<u16>(op, OP_DST), size, value);
-}
-
-/** BSF, BSR, POPCNT, LZCNT, TZCNT. */
-function execBitCount(op: usize, code: u32): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = readSource(op);
-  if (fault) return;
-  const destination = load<u16>(op, OP_DST);
-  if (code == I_BSF || code == I_BSR) {
-    // Without a set bit the destination keeps its value.
-    if (value == 0) {
-      setStatus(ZF, ZF);
-      return;
-    }
-    setStatus(ZF, 0);
-    setRegisterOfSize(destination, size, code == I_BSF ? ctz(value) : 63 - clz(value));
-    return;
-  }
-  if (code == I_POPCNT) {
-    setStatus(STATUS, value == 0 ? ZF : 0);
-    setRegisterOfSize(destination, size, popcnt(value));
-    return;
-  }
-  const count = code == I_LZCNT ? leadingZeros(value, size) : trailingZeros(value, size);
-  setStatus(CF | ZF, (value == 0 ? CF : 0) | (count == 0 ? ZF : 0));
-  setRegisterOfSize(destination, size, count);
-}
-
-/** The BMI1 and BMI2 operations. */
-function execBitManipulation(op: usize, code: u32): void {
-  const size = load<u8>(op, OP_SIZE);
-  const source = readSource(op);
-  if (fault) return;
-  const bits = u64(size) << 3;
-  const destination = load<u16>(op, OP_DST);
-  const third = registerOfSize(load<u16>(op, OP_THIRD), size);
-  let result: u64;
-  switch (code) {
-    case I_ANDN:
-      result = cutToSize(~third & source, size);
-      bitFlags(result, size, false);
-      break;
-    case I_BEXTR:
-      result = bitExtract(source, third);
-      setStatus(STATUS & ~SF & ~AF & ~PF, result == 0 ? ZF : 0);
-      break;
-    case I_BLSI:
-      result = cutToSize((0 - source) & source, size);
-      bitFlags(result, size, source != 0);
-      break;
-    case I_BLSR:
-      result = cutToSize((source - 1) & source, size);
-      bitFlags(result, size, source == 0);
-      break;
-    case I_BLSMSK:
-      result = cutToSize((source - 1) ^ source, size);
-      bitFlags(result, size, source == 0);
-      break;
-    case I_BZHI: {
-      const keep = third & 0xff;
-      result = keep < bits ? source & ((u64(1) << keep) - 1) : source;
-      bitFlags(result, size, keep >= bits);
-      break;
-    }
-    case I_MULX: {
-      const a = cutToSize(general(RDX), size);
-      const low = cutToSize(a * source, size);
-      const high = size == 8 ? multiplyHigh(a, source) : (a * source) >> 32;
-      // When both destinations are one register it holds the high half.
-      setRegisterOfSize(load<u16>(op, OP_THIRD), size, low);
-      setRegisterOfSize(destination, size, high);
-      return;
-    }
-    case I_PDEP:
-      result = depositBits(third, source);
-      break;
-    case I_PEXT:
-      result = extractBits(third, source);
-      break;
-    case I_RORX: {
-      const count = load<u64>(op, OP_IMM) & (bits - 1);
-      result = count == 0 ? source : cutToSize((source >> count) | (source << (bits - count)), size);
-      break;
-    }
-    case I_SARX:
-      result = cutToSize(u64(<i64>signExtend(source, size) >> i64(third & (bits - 1))), size);
-      break;
-    case I_SHLX:
-      result = cutToSize(source << (third & (bits - 1)), size);
-      break;
-    default:
-      result = source >> (third & (bits - 1));
-  }
-  setRegisterOfSize(destination, size, result);
-}
-
-/** ADCX and ADOX: addition with a carry in one flag only. */
-function execAddWithFlag(op: usize, flag: u32): void {
-  const size = load<u8>(op, OP_SIZE);
-  const b = readSource(op);
-  if (fault) return;
-  const destination = load<u16>(op, OP_DST);
-  const a = registerOfSize(destination, size);
-  const sum = cutToSize(a + b + u64((flags() & flag) != 0), size);
-  const carry = ((a & b) | ((a | b) & ~sum)) >> ((u64(size) << 3) - 1);
-  setStatus(flag, carry & 1 ? flag : 0);
-  setRegisterOfSize(destination, size, sum);
-}
-
 /** Jumps by the record's distance from the end of the instruction. */
 function jump(op: usize): void {
   setRip(rip() + u64(load<u8>(op, OP_LENGTH)) + load<u64>(op, OP_IMM));
@@ -601,68 +234,6 @@ function execLoop(op: usize, code: u32): void {
   setGeneral(RCX, count);
   const zero = (flags() & ZF) != 0;
   if (count != 0 && (code == I_LOOP || (code == I_LOOPE) == zero)) jump(op);
-}
-
-/** POP to memory: its address is computed with RSP already moved (SDM vol. 2, POP). */
-function popMemory(op: usize): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = size == 2 ? top16() : top64();
-  if (fault) return;
-  const before = stackPointer();
-  setStackPointer(before + u64(size));
-  storeOfSize(effectiveAddress(op), size, value);
-  if (fault) setStackPointer(before);
-}
-
-function execPushFlags(op: usize): void {
-  // VM and RF read as 0 in the image (SDM vol. 2, PUSHF).
-  const image = flags() & ~(VM | RF);
-  if (load<u8>(op, OP_SIZE) == 2) push16(image & 0xffff);
-  else push64(image);
-}
-
-function execPopFlags(op: usize): void {
-  const size = load<u8>(op, OP_SIZE);
-  const image = <u32>(size == 2 ? top16() : top64());
-  if (fault) return;
-  const before = flags();
-  let writable = STATUS | TF | DF | NT;
-  if (size == 8) writable |= AC | ID;
-  if (cpl() == 0) writable |= IOPL;
-  if (cpl() <= ((before >> 12) & 3)) writable |= IF;
-  const after = ((before & ~writable) | (image & writable)) & ~RF;
-  setStackPointer(stackPointer() + u64(size));
-  setFlags(after);
-  if ((before ^ after) & (IF | TF | AC)) setAttention();
-}
-
-/** ENTER: every access is checked, in the order in which it is made, before the first write. */
-function execEnter(op: usize): void {
-  const size: u64 = load<u8>(op, OP_SIZE);
-  const level: u64 = load<u16>(op, OP_SOURCE_SIZE) & 31;
-  const frame = stackPointer() - size;
-  const frames = general(RBP);
-  const top = frame - level * size - load<u64>(op, OP_IMM);
-  probeWrite(frame, i32(size));
-  for (let i: u64 = 1; i <= level && !fault; i++) {
-    if (i < level) probeRead(frames - i * size, i32(size));
-    if (!fault) probeWrite(frame - i * size, i32(size));
-  }
-  // The new top of the stack must be writable too (SDM vol. 2, ENTER).
-  if (!fault) probeWrite(top, i32(size));
-  if (fault) {
-    stackFault();
-    return;
-  }
-  storeOfSize(frame, u32(size), frames);
-  for (let i: u64 = 1; i < level && !fault; i++) {
-    storeOfSize(frame - i * size, u32(size), loadOfSize(frames - i * size, u32(size)));
-  }
-  if (level > 0 && !fault) storeOfSize(frame - level * size, u32(size), frame);
-  if (fault) return;
-  if (size == 8) setGeneral(RBP, frame);
-  else setRegister<u16>(VCPU_RBP, frame);
-  setStackPointer(top);
 }
 
 /** Executes an operation of the second switch. */

@@ -210,3 +210,11 @@ export function writeDestination(op: usize, value: u64): void {
   if (load<u16>(op, OP_FLAGS) & FLAG_MEMORY_DESTINATION) storeOfSize(effectiveAddress(op), size, value);
   else setRegisterOfSize(load<u16>(op, OP_DST), size, value);
 }
+
+/** Sign-extends a value of 1, 2, 4 or 8 bytes. */
+// @ts-ignore: decorator
+@inline
+export function signExtend(value: u64, size: u32): u64 {
+  const shift = (8 - u64(size)) << 3;
+  return u64(<i64>(value << shift) >> shift);
+}

@@ -10,7 +10,7 @@ import { general, RBP, setGeneral, setRegister, setStackPointer, stackPointer } 
 // @ts-ignore: decorator
 @inline
 export function isCanonical(address: u64): bool {
-  return ((<i64>(address << 16)) >> 16) == <i64>address;
+  return <i64>(address << 16) >> 16 == <i64>address;
 }
 
 /** A non-canonical address of a stack access is #SS(0), whatever the instruction's memory operand goes through. */

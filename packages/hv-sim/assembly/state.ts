@@ -1,12 +1,5 @@
 // Registers of the current VCPU, where they lie: in its VCPU record, which is the CPU's register file.
-import {
-  BLOCK_XMM,
-  VCPU_RAX,
-  VCPU_RFLAGS,
-  VCPU_RIP,
-  VCPU_RSP,
-  VCPU_SS_ATTRIBUTES,
-} from './generated/layout';
+import { BLOCK_XMM, VCPU_RAX, VCPU_RFLAGS, VCPU_RIP, VCPU_RSP, VCPU_SS_ATTRIBUTES } from './generated/layout';
 
 /** Address of the current VCPU's block (its record, then its side area). */
 export let cpu: usize = 0;
