@@ -1,0 +1,437 @@
+import { Access, type Field64, type Gpa, Verdict } from '@introd/abi';
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import type { AccessEvent } from '../src/index.js';
+import { CODE, DATA, kernel, STACK } from './guest-layout.js';
+import { code, get64, microMachine, prepare, put64, SimGuest } from './sim-guest.js';
+
+const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+
+/** The entry that every instruction stores to; what lies around it shows stray writes. */
+const ENTRY = DATA + 0x100;
+const SOURCE = DATA + 0x800;
+const HLT = 'f4';
+
+interface Form {
+  readonly name: string;
+  readonly hex: string;
+  /** Bytes stored by one element. */
+  readonly size: number;
+  readonly repeated?: boolean;
+  /** The engine asks, and leaves the instruction to the processor. */
+  readonly native?: boolean;
+}
+
+/** `op [rbx], reg` in the sizes that an opcode has: its low bit clear for bytes, prefixes for words and quadwords. */
+function sized(name: string, hex: (prefix: string, wide: number) => string, sizes = [1, 2, 4, 8]): Form[] {
+  return sizes.map((size) => ({
+    name: `${name} of ${size} bytes`,
+    hex: hex(size === 2 ? '66' : size === 8 ? '48' : '', size === 1 ? 0 : 1),
+    size,
+  }));
+}
+
+const byte = (value: number): string => value.toString(16).padStart(2, '0');
+
+const FORMS: readonly Form[] = [
+  ...(
+    [
+      ['add', 0x00],
+      ['or', 0x08],
+      ['adc', 0x10],
+      ['sbb', 0x18],
+      ['and', 0x20],
+      ['sub', 0x28],
+      ['xor', 0x30],
+      ['xchg', 0x86],
+      ['mov', 0x88],
+    ] as const
+  ).flatMap(([name, opcode]) => sized(`${name} [rbx], reg`, (prefix, wide) => `${prefix}${byte(opcode + wide)}0b`)),
+  ...sized('xchg [rbx], ah', (prefix, wide) => `${prefix}${byte(0x86 + wide)}23`, [1]),
+  ...sized('xadd [rbx], reg', (prefix, wide) => `${prefix}0f${byte(0xc0 + wide)}0b`),
+  ...sized('lock xadd [rbx], ch', (prefix, wide) => `f0${prefix}0f${byte(0xc0 + wide)}2b`, [1]),
+  ...sized('cmpxchg [rbx], reg', (prefix, wide) => `${prefix}0f${byte(0xb0 + wide)}0b`),
+  ...sized('lock cmpxchg [rbx], reg', (prefix, wide) => `f0${prefix}0f${byte(0xb0 + wide)}0b`),
+  ...sized('inc [rbx]', (prefix, wide) => `${prefix}${byte(0xfe + wide)}03`),
+  ...sized('dec [rbx]', (prefix, wide) => `${prefix}${byte(0xfe + wide)}0b`),
+  ...sized('not [rbx]', (prefix, wide) => `${prefix}${byte(0xf6 + wide)}13`),
+  ...sized('neg [rbx]', (prefix, wide) => `${prefix}${byte(0xf6 + wide)}1b`),
+  ...sized('or [rbx], imm8', (prefix) => `${prefix}830b84`, [2, 4, 8]),
+  ...sized('lock and [rbx], imm8', (prefix) => `f0${prefix}8323fb`, [2, 4, 8]),
+  { name: 'mov qword [rbx], imm32', hex: '48c70378563492', size: 8 },
+  { name: 'mov byte [rbx], imm8', hex: 'c60305', size: 1 },
+  ...sized('bts [rbx], imm', (prefix) => `${prefix}0fba2b27`, [2, 4, 8]),
+  ...sized('btr [rbx], imm', (prefix) => `${prefix}0fba3302`, [2, 4, 8]),
+  ...sized('lock btc [rbx], imm', (prefix) => `f0${prefix}0fba3b0d`, [2, 4, 8]),
+  { name: 'cmpxchg8b [rbx]', hex: '0fc70b', size: 8 },
+  { name: 'lock cmpxchg8b [rbx]', hex: 'f00fc70b', size: 8 },
+  ...sized('movnti [rbx], reg', (prefix) => `${prefix}0fc30b`, [4, 8]),
+  ...sized('stos', (prefix, wide) => `${prefix}${byte(0xaa + wide)}`),
+  ...sized('movs', (prefix, wide) => `${prefix}${byte(0xa4 + wide)}`),
+  ...sized('rep stos', (prefix, wide) => `f3${prefix}${byte(0xaa + wide)}`).map((form) => ({
+    ...form,
+    repeated: true,
+  })),
+  ...sized('rep movs', (prefix, wide) => `f3${prefix}${byte(0xa4 + wide)}`).map((form) => ({
+    ...form,
+    repeated: true,
+  })),
+  ...(
+    [
+      ['rol', 0],
+      ['ror', 1],
+      ['rcl', 2],
+      ['rcr', 3],
+      ['shl', 4],
+      ['shr', 5],
+      ['sar', 7],
+    ] as const
+  ).flatMap(([name, extension]) =>
+    sized(`${name} [rbx], cl`, (prefix, wide) => `${prefix}${byte(0xd2 + wide)}${byte(0x03 | (extension << 3))}`).map(
+      (form) => ({ ...form, native: true }),
+    ),
+  ),
+];
+
+const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r15', 'rip', 'rflags'] as const;
+const STATUS = 0x8d5n;
+
+interface Case {
+  readonly rax: bigint;
+  readonly rcx: bigint;
+  readonly rdx: bigint;
+  readonly flags: bigint;
+  readonly old: bigint;
+  readonly slot: number;
+  readonly equal: boolean;
+}
+
+const word = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n });
+const cases: fc.Arbitrary<Case> = fc.record({
+  rax: word,
+  rcx: word,
+  rdx: word,
+  flags: word,
+  // Mostly present entries: what is never present is nobody's business.
+  old: word.map((value) => value | 1n),
+  slot: fc.nat(7),
+  equal: fc.boolean(),
+});
+
+const machine = microMachine();
+
+/** Brings the machine into the state before the instruction. */
+function setUp(form: Form, one: Case): void {
+  machine.reset();
+  prepare(machine);
+  machine.writePhysical(CODE as Gpa, code(form.hex + HLT));
+  for (let at = -2; at <= 8; at++) {
+    put64(machine, ENTRY + at * 8, at === 0 ? one.old : BigInt.asUintN(64, one.old * BigInt(at + 3)) | 1n);
+    put64(machine, SOURCE + at * 8, BigInt.asUintN(64, one.rdx * BigInt(at + 3)) | 1n);
+  }
+  const offset = (one.slot % (8 / form.size)) * form.size;
+  const vcpu = machine.vcpu(0);
+  const element = BigInt.asUintN(form.size * 8, one.old >> BigInt(offset * 8));
+  vcpu.set('rax', one.equal ? element : one.rax);
+  vcpu.set('rdx', one.equal && form.size === 8 ? element >> 32n : one.rdx);
+  vcpu.set('rcx', form.repeated ? 3n : one.rcx);
+  vcpu.set('rbx', kernel(ENTRY + offset));
+  vcpu.set('rdi', kernel(ENTRY + offset));
+  vcpu.set('rsi', kernel(SOURCE + offset));
+  // Arithmetic flags at random, and the direction of strings.
+  vcpu.set('rflags', 2n | (one.flags & (STATUS | 0x400n)));
+}
+
+interface State {
+  readonly registers: Record<(typeof REGISTERS)[number], string>;
+  readonly memory: string;
+  readonly tables: string;
+}
+
+function state(): State {
+  const vcpu = machine.vcpu(0);
+  const registers = Object.fromEntries(REGISTERS.map((name) => [name, vcpu.get(name as Field64).toString(16)]));
+  return {
+    registers: registers as Record<(typeof REGISTERS)[number], string>,
+    memory: Buffer.from(machine.mapPage((DATA >> 12) as never)!).toString('hex'),
+    tables: Buffer.from(machine.mapPage(4 as never)!).toString('hex'),
+  };
+}
+
+/** What the processor makes of the instruction when nobody watches. */
+function native(form: Form, one: Case): State {
+  setUp(form, one);
+  expect(machine.run(100)).toBe('shutdown');
+  return state();
+}
+
+/** The same with a hook on the entry. */
+function watched(form: Form, one: Case, callback: (event: AccessEvent) => void): { state: State; guest: SimGuest } {
+  setUp(form, one);
+  const guest = new SimGuest(machine);
+  guest.engine.hooks.page.set({
+    gpa: ENTRY as Gpa,
+    length: 8,
+    access: Access.WRITE,
+    pagingStructure: true,
+    callback,
+  });
+  guest.run(100);
+  return { state: state(), guest };
+}
+
+/** Entry bits that are watched. */
+const MONITORED = 0x000f_ffff_ffff_f087n;
+
+afterAll(() => machine.reset());
+
+describe('a page-table write by', () => {
+  for (const form of FORMS) {
+    it(`${form.name}: allowed it is what the processor does, denied nothing, replaced the replacement`, () => {
+      let asked = 0;
+      fc.assert(
+        fc.property(cases, (one) => {
+          const expected = native(form, one);
+          const values: bigint[] = [];
+          const allowed = watched(form, one, (event) => {
+            const write = event.pageTableWrite!;
+            expect(write.gpa).toBe(ENTRY);
+            expect(write.old).toBe(get64(machine, ENTRY));
+            expect((write.old ^ write.new) & MONITORED).not.toBe(0n);
+            values.push(write.new);
+            asked++;
+          });
+          expect(allowed.state).toEqual(expected);
+          expect(allowed.guest.problems).toEqual([]);
+          expect(allowed.guest.engine.counters.emulatedWrites > 0).toBe(form.native !== true);
+          // Later elements of a repeated one may change an absent entry without asking.
+          if (values.length > 0 && form.repeated !== true) {
+            expect(get64(machine, ENTRY) & MONITORED).toBe(values.at(-1)! & MONITORED);
+          }
+          allowed.guest.close();
+
+          // Never a moment in which the entry holds anything but what it held, or what was put in place of the write.
+          setUp(form, one);
+          const before = state();
+          const seen = new Set<bigint>();
+          machine.observe(() => void seen.add(get64(machine, ENTRY)));
+          const denied = watched(form, one, (event) => {
+            event.verdict = Verdict.NOT_ALLOWED;
+          });
+          machine.observe(undefined);
+          denied.guest.close();
+          if (values.length > 0) {
+            for (const value of seen) {
+              expect(value & MONITORED).toBe(one.old & MONITORED);
+            }
+            if (form.repeated !== true) {
+              for (const name of ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rflags'] as const) {
+                expect(denied.state.registers[name], name).toBe(before.registers[name]);
+              }
+            }
+            expect(denied.state.registers.rip).toBe(expected.registers.rip);
+          } else {
+            expect(denied.state).toEqual(expected);
+          }
+
+          const replacement = one.rax | 1n;
+          seen.clear();
+          machine.observe(() => void seen.add(get64(machine, ENTRY)));
+          const replaced = watched(form, one, (event) => event.pageTableWrite!.replace(replacement));
+          machine.observe(undefined);
+          replaced.guest.close();
+          if (values.length > 0 && form.native !== true) {
+            expect(replaced.state.registers.rip).toBe(expected.registers.rip);
+            if (form.repeated !== true) {
+              expect(get64(machine, ENTRY)).toBe(replacement);
+              expect(replaced.state.registers).toEqual(expected.registers);
+              for (const value of seen) {
+                expect([one.old, replacement]).toContain(value);
+              }
+            }
+          }
+        }),
+        { numRuns: 12 * scale, seed: 1 },
+      );
+      expect(asked).toBeGreaterThan(0);
+    });
+  }
+
+  it('push of memory and pop into memory', () => {
+    for (const [hex, rsp, expected] of [
+      ['ff32', ENTRY + 8, 0x7777_7777n],
+      ['8f03', SOURCE, 0x7777_7777n],
+      ['6a85', ENTRY + 8, 0xffff_ffff_ffff_ff85n],
+    ] as const) {
+      machine.reset();
+      prepare(machine);
+      machine.writePhysical(CODE as Gpa, code(hex + HLT));
+      put64(machine, ENTRY, 0x1003n);
+      put64(machine, SOURCE, 0x7777_7777n);
+      const guest = new SimGuest(machine);
+      guest.vcpu.set('rdx', kernel(SOURCE));
+      guest.vcpu.set('rbx', kernel(ENTRY));
+      guest.vcpu.set('rsp', kernel(rsp));
+      const seen: bigint[] = [];
+      guest.engine.hooks.page.set({
+        gpa: ENTRY as Gpa,
+        length: 8,
+        access: Access.WRITE,
+        pagingStructure: true,
+        callback: (event) => seen.push(event.pageTableWrite!.new),
+      });
+      guest.run(20);
+      expect(seen).toEqual([expected]);
+      expect(get64(machine, ENTRY)).toBe(expected);
+      expect(guest.vcpu.get('rsp')).toBe(kernel(hex === '8f03' ? SOURCE + 8 : ENTRY));
+      guest.close();
+    }
+  });
+
+  it('push of memory that touches two hooked pages asks about both', () => {
+    machine.reset();
+    prepare(machine);
+    machine.writePhysical(CODE as Gpa, code(`ff33${HLT}`));
+    put64(machine, DATA, 0x1234n);
+    const guest = new SimGuest(machine);
+    guest.vcpu.set('rbx', kernel(DATA));
+    const seen = new Set<string>();
+    const set = (gpa: number, access: Access, verdict: Verdict): void => {
+      guest.engine.hooks.page.set({
+        gpa: gpa as Gpa,
+        length: 8,
+        access,
+        callback: (event) => {
+          seen.add(`${event.access} ${event.gpa.toString(16)}`);
+          event.verdict = verdict;
+        },
+      });
+    };
+    set(DATA, Access.READ, Verdict.ALLOWED);
+    set(STACK - 8, Access.WRITE, Verdict.ALLOWED);
+    guest.run(20);
+    expect([...seen]).toEqual(['1 20000', '2 2fff8']);
+    expect(get64(machine, STACK - 8)).toBe(0x1234n);
+    guest.close();
+
+    // The twin: the stack is denied, although it is the read that faults first.
+    machine.reset();
+    prepare(machine);
+    machine.writePhysical(CODE as Gpa, code(`ff33${HLT}`));
+    put64(machine, DATA, 0x1234n);
+    const twin = new SimGuest(machine);
+    twin.vcpu.set('rbx', kernel(DATA));
+    twin.engine.hooks.page.set({ gpa: DATA as Gpa, length: 8, access: Access.READ, callback: () => undefined });
+    twin.engine.hooks.page.set({
+      gpa: (STACK - 8) as Gpa,
+      length: 8,
+      access: Access.WRITE,
+      callback: (event) => {
+        event.verdict = Verdict.NOT_ALLOWED;
+      },
+    });
+    twin.run(20);
+    expect(get64(machine, STACK - 8)).toBe(0n);
+    expect(twin.vcpu.get('rsp')).toBe(kernel(STACK));
+    twin.close();
+  });
+
+  it('unaligned stores and stores over the page boundary, which no odd form may hide', () => {
+    for (const [hex, from] of [
+      ['488903', ENTRY - 4],
+      ['488903', ENTRY + 4],
+      ['4809 03', ENTRY - 1],
+      ['488703', ENTRY + 1],
+      ['488903', DATA - 4],
+      ['480fb10b', ENTRY - 3],
+    ] as const) {
+      const entry = from < DATA ? DATA : ENTRY;
+      for (const deny of [true, false]) {
+        machine.reset();
+        prepare(machine);
+        machine.writePhysical(CODE as Gpa, code(hex + HLT));
+        put64(machine, entry, 0x1003n);
+        const guest = new SimGuest(machine);
+        guest.vcpu.set('rbx', kernel(from));
+        guest.vcpu.set('rax', hex === '480fb10b' ? get64(machine, from) : 0x0707_0707_0707_0707n);
+        guest.vcpu.set('rcx', 0x0707_0707_0707_0707n);
+        let asked = 0;
+        guest.engine.hooks.page.set({
+          gpa: entry as Gpa,
+          length: 8,
+          access: Access.WRITE,
+          pagingStructure: true,
+          callback: (event) => {
+            asked++;
+            if (deny) {
+              event.verdict = Verdict.NOT_ALLOWED;
+            }
+          },
+        });
+        guest.run(20);
+        expect(asked, hex).toBeGreaterThan(0);
+        expect(get64(machine, entry) === 0x1003n).toBe(deny);
+        guest.close();
+      }
+    }
+  });
+
+  it('a vector store is blocked on the entry and happens beside it', () => {
+    for (const [from, blocked] of [
+      [ENTRY, true],
+      [ENTRY - 8, true],
+      [ENTRY + 8, false],
+      [ENTRY - 16, false],
+    ] as const) {
+      machine.reset();
+      prepare(machine);
+      machine.writePhysical(CODE as Gpa, code(`0f1103${HLT}`));
+      put64(machine, ENTRY, 0x1003n);
+      put64(machine, from === ENTRY ? ENTRY + 8 : from, 0x2003n);
+      const guest = new SimGuest(machine);
+      guest.vcpu.set('rbx', kernel(from));
+      guest.engine.hooks.page.set({
+        gpa: ENTRY as Gpa,
+        length: 8,
+        access: Access.WRITE,
+        pagingStructure: true,
+        callback: () => undefined,
+      });
+      guest.run(20);
+      expect(get64(machine, ENTRY)).toBe(0x1003n);
+      expect(get64(machine, from === ENTRY ? ENTRY + 8 : from)).toBe(blocked ? 0x2003n : 0n);
+      expect(guest.problems.map((problem) => problem.kind)).toEqual(blocked ? ['unknown-page-table-write'] : []);
+      guest.close();
+    }
+  });
+
+  it('rep movsb that begins before the entry is stopped at it, byte by byte, and goes on behind', () => {
+    machine.reset();
+    prepare(machine);
+    machine.writePhysical(CODE as Gpa, code(`f3a4${HLT}`));
+    put64(machine, ENTRY, 0x1003n);
+    for (let at = -2; at < 3; at++) {
+      put64(machine, SOURCE + at * 8, 0x0707_0707_0707_0707n);
+    }
+    const guest = new SimGuest(machine);
+    guest.vcpu.set('rdi', kernel(ENTRY - 16));
+    guest.vcpu.set('rsi', kernel(SOURCE - 16));
+    guest.vcpu.set('rcx', 40n);
+    guest.engine.hooks.page.set({
+      gpa: ENTRY as Gpa,
+      length: 8,
+      access: Access.WRITE,
+      pagingStructure: true,
+      callback: (event) => {
+        event.verdict = Verdict.NOT_ALLOWED;
+      },
+    });
+    guest.run(500);
+    expect(get64(machine, ENTRY) & MONITORED).toBe(0x1003n & MONITORED);
+    for (const at of [-16, -8, 8, 16]) {
+      expect(get64(machine, ENTRY + at)).toBe(0x0707_0707_0707_0707n);
+    }
+    expect(guest.vcpu.get('rcx')).toBe(0n);
+    guest.close();
+  });
+});
