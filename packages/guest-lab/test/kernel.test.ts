@@ -28,6 +28,26 @@ function counters(guest: LabGuest): bigint[] {
   return values;
 }
 
+/** Everything that may not differ between two runs of a seed. */
+function attackedRun(): unknown[] {
+  const guest = booted(7, 2);
+  guest.start({ name: 'self-map', form: 'or', target: 'ordinary' });
+  runToPhase(guest, 'done', 4_000_000);
+  return [guest.machine.debugText, guest.machine.instructions, guest.machine.time, counters(guest)];
+}
+
+/** Runs until a program is about to make a system call whose answer it ignores, and changes number and argument. */
+function callInstead(guest: LabGuest, number: number, argument: bigint): bigint {
+  const vcpu = guest.machine.vcpu(0);
+  const atYield = (): boolean =>
+    vcpu.cpl === 3 && vcpu.get('rax') === 0n && (readVirtual64(guest, vcpu.cr3, vcpu.rip) & 0xffffn) === 0x050fn;
+  runUntil(guest, atYield, 100_000, 1);
+  vcpu.set('rax', BigInt(number));
+  vcpu.set('r10', argument);
+  const { rip } = vcpu;
+  return rip;
+}
+
 describe('the lab kernel', () => {
   it('boots within 300,000 instructions, with 1, 2 and 4 processors', () => {
     for (let seed = 0; seed < 4 * scale; seed++) {
@@ -43,13 +63,7 @@ describe('the lab kernel', () => {
   });
 
   it('does the same each time', () => {
-    const run = (): unknown[] => {
-      const guest = booted(7, 2);
-      guest.start({ name: 'self-map', form: 'or', target: 'ordinary' });
-      runToPhase(guest, 'done', 4_000_000);
-      return [guest.machine.debugText, guest.machine.instructions, guest.machine.time, counters(guest)];
-    };
-    expect(run()).toEqual(run());
+    expect(attackedRun()).toEqual(attackedRun());
   });
 
   it.each([1, 2, 4])('gives every thread its turn with %d processors', (vcpus) => {
@@ -140,6 +154,48 @@ describe('the lab kernel', () => {
     const { rip } = guest.machine.vcpu(0);
     expect(guest.labels.get(hostile === 'loop' ? 'LabEndlessLoop.forever' : 'LabTripleFault')! <= rip).toBe(true);
     expect(guest.phase).toBe(hostile === 'loop' ? 'running' : 'crashed');
+  });
+
+  it('answers system calls, also those that there are not', () => {
+    const guest = booted(4);
+    const vcpu = guest.machine.vcpu(0);
+    for (const [number, argument, answer] of [
+      // LabPrintValue
+      [1, 0xfeed_0123_4567_89abn, 0n],
+      // NtCallbackReturn without a call to return from
+      [3, 1n, 0xc000_001cn],
+      [9, 0n, 0xc000_001cn],
+      [0xffff_ffff, 0n, 0xc000_001cn],
+    ] as const) {
+      const rip = callInstead(guest, number, argument);
+      runUntil(guest, () => vcpu.rip === rip + 2n, 1000, 1);
+      expect(vcpu.get('rax')).toBe(answer);
+      expect(vcpu.cpl).toBe(3);
+    }
+    expect(guest.lines.filter((line) => line.startsWith('lab: value'))).toEqual(['lab: value feed0123456789ab']);
+    // NtTerminateThread
+    callInstead(guest, 8, 0n);
+    const before = counters(guest);
+    guest.machine.run(1_000_000);
+    expect(counters(guest).filter((value, i) => value > before[i]!)).toHaveLength(7);
+  });
+
+  it('keeps the time of KUSER_SHARED_DATA', () => {
+    const guest = booted(6);
+    const time = (name: string): bigint =>
+      readVirtual64(
+        guest,
+        processNamed(guest, 'lsass.exe').cr3,
+        0x7ffe_0000n + BigInt(profile.struct('_KUSER_SHARED_DATA').offset(name)),
+      );
+    const [interrupts, system, microseconds] = [time('InterruptTime'), time('SystemTime'), guest.machine.time];
+    guest.machine.run(500_000);
+    const passed = BigInt(Math.floor((guest.machine.time - microseconds) / 5_000)) * 50_000n;
+    for (const difference of [time('InterruptTime') - interrupts, time('SystemTime') - system]) {
+      // Whole slices of 5,000 microseconds have passed, give or take one.
+      expect(difference).toBeGreaterThanOrEqual(passed - 50_000n);
+      expect(difference).toBeLessThanOrEqual(passed + 50_000n);
+    }
   });
 
   it('lists processes that a host can find by name', () => {

@@ -8,7 +8,7 @@ const DEBUG_PORT = 0xe9;
 /** I/O port that turns the machine off; the byte written is the code. */
 const POWER_OFF_PORT = 0xf4;
 /** Code with which a bug check powers off. */
-export const BUGCHECK_POWER_OFF_CODE = 1;
+const BUGCHECK_POWER_OFF_CODE = 1;
 
 /**
  * `DbgPrintLine(rcx = text)`, `DbgPrintValue(rcx = text, rdx = value)`: a zero-terminated text, then 16 hex digits or

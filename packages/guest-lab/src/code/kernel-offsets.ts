@@ -52,7 +52,7 @@ export interface KernelOffsets {
     readonly Rsp: number;
   };
   /** From KUSER_SHARED_DATA. */
-  readonly shared: { readonly InterruptTime: number; readonly TickCount: number };
+  readonly shared: { readonly InterruptTime: number; readonly SystemTime: number; readonly TickCount: number };
   /** RSP0 in a TSS. */
   readonly rsp0: number;
 }
@@ -98,7 +98,7 @@ export function kernelOffsets(profile: GuestProfile): KernelOffsets {
       UniqueProcessId: profile.struct('_EPROCESS').offset('UniqueProcessId'),
     },
     frame,
-    shared: offsets('_KUSER_SHARED_DATA', ['InterruptTime', 'TickCount']),
+    shared: offsets('_KUSER_SHARED_DATA', ['InterruptTime', 'SystemTime', 'TickCount']),
     rsp0: profile.struct('_KTSS64').offset('Rsp0'),
   };
 }

@@ -20,8 +20,6 @@ export const ThreadRecord = {
   /** RSP to which a user-mode call of the kernel returns, 0 when there is none. */
   callback: 0x18,
 } as const;
-/** Size of a thread record in bytes. */
-export const THREAD_RECORD_SIZE = 0x20;
 
 /** Byte offsets in a processor record. */
 const ProcessorRecord = { current: 0x00, count: 0x08, position: 0x10, idle: 0x18, threads: 0x20 } as const;
@@ -30,7 +28,7 @@ const ProcessorRecord = { current: 0x00, count: 0x08, position: 0x10, idle: 0x18
 const KEPT = ['rbp', 'rbx', 'r12', 'r13', 'r14', 'r15', 'rsi', 'rdi'] as const;
 
 /** Label of the record of a thread. */
-export const recordLabel = (thread: ThreadPlan): string => `ThreadRecord${thread.index}`;
+const recordLabel = (thread: ThreadPlan): string => `ThreadRecord${thread.index}`;
 
 /** Text of all thread records. */
 export function threadRecords(plan: KernelPlan): string {

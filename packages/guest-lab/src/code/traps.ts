@@ -114,6 +114,25 @@ ${handler}Entry:
 `;
 }
 
+/** Windows counts time in units of 100 ns. */
+const UNITS_PER_MICROSECOND = 10;
+
+/**
+ * Advances a KSYSTEM_TIME of KUSER_SHARED_DATA, at R8. Its high half is there twice, and written first and last, so that
+ * a reader without a lock notices when it reads in between.
+ */
+function advance(offset: number, units: number): string {
+  return `
+    mov rax, [r8+${offset}]
+    add rax, ${units}
+    mov rcx, rax
+    shr rcx, 32
+    mov [r8+${offset + 8}], ecx
+    mov [r8+${offset}], eax
+    mov [r8+${offset + 4}], ecx
+`;
+}
+
 /** Code of all handlers; the label of a handler is its name and \`Entry\`. */
 export function trapCode(o: KernelOffsets): string {
   return `
@@ -172,11 +191,11 @@ HalpTimerClockInterruptEntry:
     mov eax, gs:[${o.pcr.Number}]
     test eax, eax
     jne .schedule
-    ; The first processor keeps the time: 100 ns units, and ticks.
     inc qword [KiTicks]
-    mov rax, PlanSharedUserData
-    add qword [rax+${o.shared.InterruptTime}], ${TIME_SLICE * 10}
-    inc qword [rax+${o.shared.TickCount}]
+    mov r8, PlanSharedUserData
+${advance(o.shared.InterruptTime, TIME_SLICE * UNITS_PER_MICROSECOND)}
+${advance(o.shared.SystemTime, TIME_SLICE * UNITS_PER_MICROSECOND)}
+${advance(o.shared.TickCount, 1)}
 .schedule:
     mov al, ${ThreadState.READY}
     call KiSwapThread

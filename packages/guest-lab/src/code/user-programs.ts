@@ -8,7 +8,7 @@ import type { KernelPlan, ProcessPlan } from './plan.js';
 import { SystemCall } from './system-calls.js';
 
 /** Byte offsets in a thread's page of data. */
-export const UserData = {
+const UserData = {
   /** Rounds that the program has finished. */
   rounds: 0x00,
   /** Sum that the kernel answered to the last `COUNT`. */
@@ -202,7 +202,7 @@ export interface UserProgramCode {
 }
 
 /** Data of the `n`-th thread of a process. */
-export function threadData(process: ProcessPlan, n: number): bigint {
+function threadData(process: ProcessPlan, n: number): bigint {
   return process.userData!.va + BigInt(n * THREAD_DATA_SIZE);
 }
 

@@ -7,12 +7,12 @@ import { MAILBOX, ScenarioCode } from '../plan.js';
 import { SparePage } from './page-mapping.js';
 
 /** Scenarios in the order of their numbers, which begin with 1. */
-export const SCENARIOS = Object.keys(ScenarioCode).toSorted(
+const SCENARIOS = Object.keys(ScenarioCode).toSorted(
   (a, b) => ScenarioCode[a as keyof typeof ScenarioCode] - ScenarioCode[b as keyof typeof ScenarioCode],
 );
 const TARGETS = ['system', 'ordinary'] as const;
 
-/** No-execute bit of a page-table entry, as the high half of an immediate. */
+/** No-execute bit of a page-table entry. */
 const NO_EXECUTE = 63;
 /** Present, user. */
 const PRESENT_USER = 5;

@@ -26,7 +26,7 @@ function tableBase(index: number, depth: number): bigint {
 }
 
 /** Virtual address of the self-map entry itself: all four levels go through it. */
-export function selfMapEntryVa(index: number): bigint {
+function selfMapEntryVa(index: number): bigint {
   return tableBase(index, 4) + BigInt(index * 8);
 }
 

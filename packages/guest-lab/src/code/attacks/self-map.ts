@@ -15,7 +15,7 @@ const USER = 1 << USER_BIT;
 const READING_TIME = 2_500_000_000;
 
 /** Each form: RDI = address of the entry. */
-export const selfMapForms = `
+const selfMapForms = `
 LabSelfMapMov:
     mov rax, [rdi]
     or rax, ${USER}
