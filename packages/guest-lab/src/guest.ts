@@ -15,7 +15,7 @@ import { SeededRandom } from './seeded-random.js';
 /** Windows build that the lab guest imitates. */
 export const LAB_BUILD = 19041;
 
-/** Unix time in ms at which the lab guest boots, unless the machine given says otherwise. */
+/** Unix time in ms at which the lab guest boots, unless a given machine has another. */
 const BOOT_TIME = Date.UTC(2024, 0, 1);
 /** FILETIME counts 100 ns since 1601; this many ms lie between that and 1970. */
 const FILETIME_EPOCH_MS = 11_644_473_600_000;
@@ -77,14 +77,14 @@ export function buildLabGuest(options: LabGuestOptions): LabGuest {
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > 8) {
     throw new LabError('ERR_GUEST_LAB_BAD_OPTION', `a lab guest has 1 to 8 VCPUs, not ${vcpus}`);
   }
+  const machine = prepareMachine(options.machine, vcpus);
   const profile = ProfileStore.bundled().byBuild(LAB_BUILD)!;
   const image = buildLabImage(new SeededRandom(options.seed), {
     profile,
     vcpus,
-    bootTime: BigInt(BOOT_TIME + FILETIME_EPOCH_MS) * 10_000n,
+    bootTime: BigInt(machine.clockOrigin + FILETIME_EPOCH_MS) * 10_000n,
     assemble: assembleKernel,
   });
-  const machine = prepareMachine(options.machine, vcpus);
   for (const [frame, page] of image.pages) machine.writePhysical((frame * PAGE_SIZE) as Gpa, page);
   for (let i = 0; i < vcpus; i++) startVcpu(machine, image, i);
   const guest = new LabGuest(machine, image, truthOf(image));
@@ -198,21 +198,19 @@ function prepareMachine(machine: Machine | undefined, vcpus: number): Machine {
   if (!machine) {
     return new Machine({ vcpus, memory: labMemory, clockOrigin: BOOT_TIME });
   }
-  machine.reset();
-  const probe = new Uint8Array(1);
   for (const { start, size } of labMemory) {
-    for (let at: number = start; at < start + size; at += PAGE_SIZE) {
-      if (!machine.readPhysical(at as Gpa, probe)) {
-        throw new LabError('ERR_GUEST_LAB_MACHINE', 'the machine lacks memory that the lab guest needs', {
-          address: `0x${at.toString(16)}`,
-          hint: 'make it with the regions of labMemory',
-        });
-      }
+    const within = machine.memoryRegions.some((ram) => ram.start <= start && start + size <= ram.start + ram.size);
+    if (!within) {
+      throw new LabError('ERR_GUEST_LAB_MACHINE', 'the machine lacks memory that the lab guest needs', {
+        address: `0x${start.toString(16)}`,
+        hint: 'make it with the regions of labMemory',
+      });
     }
   }
   if (machine.vcpuCount < vcpus) {
     throw new LabError('ERR_GUEST_LAB_MACHINE', `the machine has ${machine.vcpuCount} VCPUs, ${vcpus} are wanted`);
   }
+  machine.reset();
   return machine;
 }
 

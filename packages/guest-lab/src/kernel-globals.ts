@@ -219,14 +219,13 @@ export function writePfnDatabase(
 ): void {
   const layout = profile.struct('_MMPFN');
   const entry = new Uint8Array(layout.size);
+  layout.write(entry, 'u2.ShareCount', 1);
+  layout.write(entry, 'u3.ReferenceCount', 1);
+  layout.write(entry, 'u3.e1.PageLocation', ACTIVE_AND_VALID);
+  layout.write(entry, 'u4.PfnExists', 1);
   for (const [frame, use] of uses) {
-    entry.fill(0);
     layout.write(entry, 'PteAddress', use.pteAddress);
-    layout.write(entry, 'u2.ShareCount', 1);
-    layout.write(entry, 'u3.ReferenceCount', 1);
-    layout.write(entry, 'u3.e1.PageLocation', ACTIVE_AND_VALID);
     layout.write(entry, 'u4.PteFrame', use.table);
-    layout.write(entry, 'u4.PfnExists', 1);
     space.write(va + BigInt(frame * layout.size), entry);
   }
 }
