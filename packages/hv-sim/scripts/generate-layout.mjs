@@ -62,7 +62,7 @@ export async function generateLayout() {
     for (const [name, offset] of Object.entries(layout.OP_RECORD.offset)) constant(`OP_${screaming(name)}`, offset);
     constant('OP_RECORD_SIZE', layout.OP_RECORD.size);
     for (const [name, bit] of Object.entries(layout.OpFlag)) constant(`FLAG_${name}`, bit, 'u32');
-    codes.OP_NAMES.forEach((name, number) => constant(`I_${name}`, number, 'u32'));
+    for (const [number, name] of codes.OP_NAMES.entries()) constant(`I_${name}`, number, 'u32');
     constant('I_GENERIC_BASE', codes.GENERIC_BASE, 'u32');
     constant('I_SYSTEM_BASE', codes.SYSTEM_BASE, 'u32');
     for (const [name, value] of Object.entries(map.MEMORY_MAP)) constant(`MAP_${name}`, value);
@@ -73,7 +73,7 @@ export async function generateLayout() {
       ['SHIFT', codes.SHIFT_KINDS],
       ['CONDITION', codes.CONDITIONS],
     ]) {
-      names.forEach((name, number) => constant(`${prefix}_${name}`, number, 'u32'));
+      for (const [number, name] of names.entries()) constant(`${prefix}_${name}`, number, 'u32');
     }
     for (const [prefix, values] of [
       ['EXIT_KIND', abi.ExitKind],
