@@ -30,7 +30,7 @@ export interface FrameUse {
 }
 
 /** Number of a virtual page: bits 12..47. */
-export function pageNumber(va: bigint): number {
+function pageNumber(va: bigint): number {
   return Number(BigInt.asUintN(48, va) >> 12n);
 }
 

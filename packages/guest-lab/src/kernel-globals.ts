@@ -7,7 +7,7 @@ import { OBJECT_KINDS, type Pool } from './pool.js';
 import { ascii, linkList, structAt, utf16 } from './struct-writer.js';
 
 /** NtBuildLab of the lab's kernel: that of the first release of this build. */
-export const BUILD_LAB = '19041.1.amd64fre.vb_release.191206-1406';
+const BUILD_LAB = '19041.1.amd64fre.vb_release.191206-1406';
 const DEBUGGER_DATA = '_KDDEBUGGER_DATA64';
 /** 'KDBG', the owner tag of the debugger data block. */
 const DEBUGGER_TAG = 0x4742_444b;

@@ -8,7 +8,7 @@ import type { SeededRandom } from './seeded-random.js';
 import { linkList, structAt, utf16 } from './struct-writer.js';
 
 /** KUSER_SHARED_DATA as ring 3 sees it. */
-export const USER_SHARED_DATA = 0x7ffe_0000n;
+const USER_SHARED_DATA = 0x7ffe_0000n;
 
 /** Code and data of a user program, in pages. */
 const PROGRAM_PAGES = 4;

@@ -71,13 +71,13 @@ export function fromElf(file: Uint8Array): PhysicalMemory & { readonly rips: big
   };
 }
 
-export interface ForensicModule {
+interface ForensicModule {
   name: string;
   path: string;
   base: bigint;
   size: number;
 }
-export interface ForensicProcess {
+interface ForensicProcess {
   pid: number;
   parentPid: number;
   name: string;

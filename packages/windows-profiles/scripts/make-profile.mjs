@@ -1,5 +1,5 @@
 // Makes src/bundled/<guid>-<age>.ts of a symbol file (ISF; .json, or .json.xz if the program xz is there).
-//   pnpm --filter @introd/windows-profiles build && node scripts/make-profile.mjs FILE BUILD
+//   pnpm --filter @introd/windows-profiles build && pnpm --filter @introd/windows-profiles make-profile FILE BUILD
 // A module that holds the JSON as text: it loads in Node and in browsers alike, is parsed only when asked for, and costs
 // the compiler nothing. A new profile must also be listed in src/bundled/index.ts.
 import { writeFileSync } from 'node:fs';
