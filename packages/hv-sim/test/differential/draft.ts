@@ -28,7 +28,6 @@ export class Draft {
   /** Keeps RSP where it is pushed to and popped from. */
   usesStack = false;
   shift: Shift | undefined;
-  undefinedRegisters = 0;
   lastImmediate = 0;
   readonly operandRegisters: Register[] = [];
   #immediates: bigint[] = [];

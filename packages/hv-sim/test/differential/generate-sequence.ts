@@ -31,7 +31,7 @@ export function sequenceForms(forms: readonly string[]): string[] {
     const mnemonic = Mnemonic[instruction.mnemonic] as string;
     instruction.free();
     const kinds = operandKinds(code);
-    if (!MNEMONICS.test(mnemonic) || kinds.some((kind) => /^(seg_reg|mem_offs|br|es_|seg_r)/.test(kind))) return false;
+    if (!MNEMONICS.test(mnemonic) || kinds.some((kind) => /^(seg_|cr_|dr_|mem_offs|br|es_)/.test(kind))) return false;
     // A bit offset in a register moves the address; BSWAP of 16 bits is undefined.
     return !/^Bt[src]?_rm\d+_r\d+$/.test(form) && form !== 'Bswap_r16';
   });
@@ -76,7 +76,6 @@ export function generateSequence(forms: readonly string[], index: number): TestC
     before,
     patches: [],
     undefinedFlags: undefinedNow,
-    undefinedRegisters: 0,
   };
 }
 

@@ -84,7 +84,6 @@ function buildCase(code: Code, draft: Draft): TestCase {
     before: draft.before,
     patches: draft.patches,
     undefinedFlags: undefinedFlags(draft.mnemonic, draft.shift),
-    undefinedRegisters: draft.undefinedRegisters,
   };
 }
 

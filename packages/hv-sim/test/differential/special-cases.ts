@@ -33,8 +33,9 @@ export function prepare(draft: Draft): void {
   if (STRINGS.test(form)) draft.address32 = random.oneIn(8);
   if (mnemonic === 'Xlatb') draft.address32 = random.oneIn(8);
   if (mnemonic === 'Enter') {
+    // Not so far down that the frame would reach the code pages, which the host can write.
     draft.presetImmediates(
-      BigInt(random.oneIn(30) ? random.below(0x10000) : random.below(0x300)),
+      BigInt(random.oneIn(30) ? random.below(0xd000) : random.below(0x300)),
       BigInt(random.oneIn(2) ? 0 : random.below(random.oneIn(8) ? 256 : 6)),
     );
   }

@@ -73,8 +73,6 @@ export interface TestCase {
   patches: MemoryBytes[];
   /** Status flags that the processor may leave in any state. */
   undefinedFlags: number;
-  /** Registers whose value is undefined after, by number. */
-  undefinedRegisters: number;
 }
 
 /** What a case did. */

@@ -40,7 +40,7 @@ export function writeVectors(group: string, vectors: readonly Vector[]): void {
 
 /**
  * One line of hexadecimal fields, separated by `;`. Before: RIP, code, seed of the registers, RFLAGS, registers that
- * differ from the seed's, memory that differs from the initial one, undefined flags, undefined registers. After: vector
+ * differ from the seed's, memory that differs from the initial one, undefined flags. After: vector
  * or empty, error code, CR2, RIP, RFLAGS, general registers and XMM halves that changed, memory that changed.
  */
 export function encodeVector({ test, outcome }: Vector): string {
@@ -53,7 +53,6 @@ export function encodeVector({ test, outcome }: Vector): string {
     encodeChanges(seeded.gpr, test.before.gpr),
     encodeMemory(test.patches),
     hex(test.undefinedFlags),
-    hex(test.undefinedRegisters),
     outcome.vector === undefined ? '' : hex(outcome.vector),
     hex(outcome.error),
     hex(outcome.cr2),
@@ -91,7 +90,6 @@ export function decodeVector(form: string, line: string): Vector {
     before,
     patches,
     undefinedFlags: number(),
-    undefinedRegisters: number(),
   };
   const vector = text();
   const outcome: Outcome = {
