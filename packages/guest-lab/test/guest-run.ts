@@ -43,7 +43,7 @@ export function runScenario(guest: LabGuest, scenario: LabScenario, limit = 4_00
 }
 
 /** Reads 8 bytes of physical memory. */
-export function readPhysical64(guest: LabGuest, address: number): bigint {
+function readPhysical64(guest: LabGuest, address: number): bigint {
   const bytes = new Uint8Array(8);
   if (!guest.machine.readPhysical(address as Gpa, bytes)) {
     throw new Error(`no memory at ${address.toString(16)}`);

@@ -1,6 +1,8 @@
+import { Access, type Cr3, ExitKind, gfnOf, Reply, rootOf } from '@introd/abi';
+import { NO_EXIT } from '@introd/glue';
 import type { Machine } from '@introd/hv-sim';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildLabGuest, type LabGuest } from '../src/index.js';
+import { buildLabGuest, type LabGuest, type LabScenario } from '../src/index.js';
 import {
   labMachine,
   processNamed,
@@ -120,6 +122,57 @@ describe('attack self-map that somebody stops', () => {
       'lab: user fault',
       'lab: done self-map/bts/ordinary',
     ]);
+  });
+});
+
+/** Runs a scenario with a port that guards a PML4 page against writes and answers each with `reply`. */
+function runGuarded(guest: LabGuest, cr3: Cr3, scenario: LabScenario, reply: (address: number) => Reply): number {
+  let writes = 0;
+  const port = guest.machine.openPort();
+  try {
+    port.setPageAccess(gfnOf(rootOf(cr3)), Access.READ | Access.EXECUTE);
+    port.flushPageAccess();
+    guest.start(scenario);
+    for (let i = 0; i < 10_000 && guest.phase !== 'done'; i++) {
+      const record = port.next(1);
+      if (record === NO_EXIT) {
+        continue;
+      }
+      const vcpu = record === port.vcpuCount ? port.guestRecord : port.vcpu(record);
+      const violation = vcpu.exitKind === ExitKind.EPT_VIOLATION;
+      writes += violation ? 1 : 0;
+      port.reply(record, violation ? reply(vcpu.exitGpa) : Reply.RETRY);
+    }
+  } finally {
+    port.close();
+  }
+  expect(guest.phase).toBe('done');
+  return writes;
+}
+
+describe('attack self-map against a guard in front of the write', () => {
+  it.each(FORMS)('%s is skipped: nothing is read, and it is tried once', (form) => {
+    const guest = booted(70);
+    const cr3 = guest.truth.systemCr3;
+    const entry = rootOf(cr3) + guest.truth.selfMapIndex * 8;
+    let refused = 0;
+    runGuarded(guest, cr3, { name: 'self-map', form, target: 'system' }, (address) => {
+      refused += address === entry ? 1 : 0;
+      return address === entry ? Reply.SKIP : Reply.ALLOW_ONCE;
+    });
+    expect(refused).toBe(1);
+    expect(selfMapEntry(guest, cr3) & ATTACKED).toBe(1n);
+    expect(guest.lines.some((line) => line.startsWith('lab: user read'))).toBe(false);
+    expect(guest.lines.some((line) => line.startsWith('lab: user fault'))).toBe(true);
+  });
+
+  it.each(TARGETS)('the benign twin in %s passes a guard that allows each write', (target) => {
+    const guest = booted(71);
+    const cr3 = cr3Of(guest, target);
+    const writes = runGuarded(guest, cr3, { name: 'self-map-benign', target }, () => Reply.ALLOW_ONCE);
+    // Each form on another entry, on the accessed bit and with the same value.
+    expect(writes).toBeGreaterThan(20);
+    expect(guest.lines).toContain('lab: benign ok');
   });
 });
 

@@ -80,7 +80,7 @@ function registerTable(): Map<string, RegisterOperand> {
 const REGISTERS = registerTable();
 
 /** The register of that name, undefined when there is none. */
-export function registerOf(name: string): RegisterOperand | undefined {
+function registerOf(name: string): RegisterOperand | undefined {
   return REGISTERS.get(name.toLowerCase());
 }
 

@@ -55,12 +55,9 @@ const FORMS: readonly Form[] = [
   },
 ];
 
-let labels = 0;
-
-/** Counts a loss in R15 unless the condition of the last comparison holds. */
-function expectCondition(condition: string): string {
-  const label = `.kept${labels++}`;
-  return `${condition} ${label}\n inc r15\n${label}:\n`;
+/** Counts a loss in R15 when the last comparison ended so (`e`, `ne`, `ae`). Changes RAX. */
+function lostIf(condition: string): string {
+  return `set${condition} al\n movzx eax, al\n add r15, rax\n`;
 }
 
 function accessedBitTests(): string {
@@ -68,11 +65,11 @@ function accessedBitTests(): string {
     `LabAccessedClear${name}:`,
     code(`and rax, ${-1 - ACCESSED}`, name === 'Direct' ? `btr qword [rdi], ${ACCESSED_BIT}` : ''),
     `test byte [r14], ${ACCESSED}`,
-    expectCondition('je'),
+    lostIf('ne'),
     `LabAccessedSet${name}:`,
     code(`or rax, ${ACCESSED}`, `or qword [rdi], ${ACCESSED}`),
     `test byte [r14], ${ACCESSED}`,
-    expectCondition('jne'),
+    lostIf('e'),
   ]).join('\n');
 }
 
@@ -85,7 +82,7 @@ function sameValueTests(): string {
       'mov rax, [r14]',
       'xor rax, r11',
       `and rax, ${-1 - STATUS_BITS}`,
-      expectCondition('je'),
+      lostIf('ne'),
     ])
     .join('\n');
 }
@@ -96,13 +93,13 @@ function otherEntryTests(): string {
     `LabOtherEntry${name}:`,
     code('or rax, rbp', 'or [rdi], rbp'),
     'cmp [rdi], rbp',
-    expectCondition('je'),
+    lostIf('ne'),
     `bts qword [rdi], ${SOFTWARE_BIT}`,
     `bt qword [rdi], ${SOFTWARE_BIT}`,
-    expectCondition('jb'),
+    lostIf('ae'),
     'mov qword [rdi], 0',
     'cmp qword [rdi], 0',
-    expectCondition('je'),
+    lostIf('ne'),
   ]).join('\n');
 }
 
@@ -113,7 +110,6 @@ function alias(level: number): number {
 
 /** Code of the twin. R12 = ring-3 stub, R13 = its stack. */
 export function selfMapBenignCode(selfMapIndex: number): string {
-  labels = 0;
   return `
 LabSelfMapBenign:
     xor r15d, r15d
@@ -154,7 +150,7 @@ LabBenignAlias:
     bts qword [rdi], ${USER_BIT}
     lea rax, [rbp+${1 << USER_BIT}]
     cmp rax, [rdi]
-    ${expectCondition('je')}
+    ${lostIf('ne')}
     test byte [rdi], 1
     je LabBenignReport
     mov rsi, rdi
@@ -172,11 +168,11 @@ LabBenignStub:
     xor r9d, r9d
     call KiCallUserModeEntry
     cmp rax, ${STUB_RESULT}
-    ${expectCondition('je')}
+    ${lostIf('ne')}
     mov qword [rsi], 0
     invlpg [r14]
     cmp qword [rsi], 0
-    ${expectCondition('je')}
+    ${lostIf('ne')}
 LabBenignReport:
     mov rdi, SelfMapEntry
     call LabInvalidate
