@@ -1,6 +1,6 @@
 export { WindowsError, type WindowsErrorCode } from './error.js';
 export type { GuestInfo } from './guest-info.js';
-export { WindowsProcess } from './objects/process.js';
+export { type ProcessFields, WindowsProcess } from './objects/process.js';
 export {
   betaPolicy,
   enforcePolicy,
@@ -10,6 +10,8 @@ export {
   parsePolicy,
 } from './policy.js';
 export type { ProtectionId } from './protections/index.js';
+export type { Protection, ProtectionContext, ProtectionNeeds } from './protections/protection.js';
+export { SelfMapProtection } from './protections/self-map/self-map.js';
 export {
   type GuestState,
   type ProtectionStatus,
