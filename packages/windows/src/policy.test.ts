@@ -7,7 +7,7 @@ const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
 
 describe('parsePolicy', () => {
   it('reads what is written, and takes the rest from the enforcing policy', () => {
-    expect(parsePolicy('{"schemaVersion": 1}')).toEqual(enforcePolicy);
+    expect(parsePolicy('{"schemaVersion": 1, "protections": {}}')).toEqual(enforcePolicy);
     expect(parsePolicy('{"schemaVersion": 1, "protections": {"self-map": "beta"}, "withoutRules": "allow"}')).toEqual({
       schemaVersion: 1,
       protections: { 'self-map': 'beta' },
@@ -25,6 +25,7 @@ describe('parsePolicy', () => {
     ['[]', 'ERR_WINDOWS_POLICY_INVALID', 'the policy is []', 'object'],
     ['null', 'ERR_WINDOWS_POLICY_INVALID', 'the policy is null', 'object'],
     ['{}', 'ERR_WINDOWS_POLICY_INVALID', '"schemaVersion" is missing', '"schemaVersion": 1'],
+    ['{"schemaVersion": 1}', 'ERR_WINDOWS_POLICY_INVALID', '"protections" is missing', 'object'],
     ['{"schemaVersion": 2}', 'ERR_WINDOWS_POLICY_INVALID', '"schemaVersion" is 2', '"schemaVersion": 1'],
     ['{"schemaVersion": 1, "mode": "off"}', 'ERR_WINDOWS_POLICY_INVALID', 'no property "mode"', 'protections'],
     [
@@ -40,7 +41,7 @@ describe('parsePolicy', () => {
       'enforce, beta',
     ],
     [
-      '{"schemaVersion": 1, "withoutRules": true}',
+      '{"schemaVersion": 1, "protections": {}, "withoutRules": true}',
       'ERR_WINDOWS_POLICY_INVALID',
       '"withoutRules" is true',
       'allow, block',

@@ -42,8 +42,8 @@ export const betaPolicy: Policy = uniform('beta', 'allow');
 export const offPolicy: Policy = uniform('off', 'allow');
 
 /**
- * Reads a policy from JSON text, e.g. `{"schemaVersion": 1, "protections": {"self-map": "beta"}}`. What is left out is as
- * in {@link enforcePolicy}.
+ * Reads a policy from JSON text, e.g. `{"schemaVersion": 1, "protections": {"self-map": "beta"}}`. A protection that is not
+ * named, and `withoutRules`, are as in {@link enforcePolicy}.
  * @throws WindowsError ERR_WINDOWS_POLICY_SYNTAX, ERR_WINDOWS_POLICY_INVALID
  */
 export function parsePolicy(text: string): Policy {
@@ -63,7 +63,7 @@ export function parsePolicy(text: string): Policy {
       'this version reads policies with "schemaVersion": 1',
     );
   }
-  const wanted = object(policy.protections ?? {}, '"protections"', PROTECTION_IDS);
+  const wanted = object(policy.protections, '"protections"', PROTECTION_IDS);
   const protections = { ...enforcePolicy.protections };
   for (const id of PROTECTION_IDS) {
     if (wanted[id] !== undefined) protections[id] = oneOf(wanted[id], MODES, `"protections.${id}"`);
