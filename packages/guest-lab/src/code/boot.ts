@@ -2,6 +2,7 @@
  * From the first instruction to the idle loop. The host starts every VCPU in long mode, in ring 0 with interrupts off, on
  * the stack of its idle thread, with the page tables of System; what follows is what a kernel does once it runs there.
  */
+import { GDT_LIMIT, IDT_LIMIT, START_STATE } from '../processors.js';
 import { type KernelOffsets, Selector } from './kernel-offsets.js';
 import { HostileCode, MAILBOX, type ProcessorPlan } from './plan.js';
 
@@ -30,9 +31,9 @@ export const SPURIOUS_VECTOR = 0xdf;
 export const TIME_SLICE = 5_000;
 
 /** Selectors that SYSRET (bits 48..63) and SYSCALL (32..47) derive CS and SS from (SDM vol. 3A, 5.8.8). */
-const STAR_HIGH = 0x0023_0010;
-/** SYSCALL clears TF, IF, DF and NT, as Windows has it. */
-const SFMASK = 0x4700;
+const STAR_HIGH = Number(START_STATE.star >> 32n);
+/** What SYSCALL clears in RFLAGS. */
+const SFMASK = Number(START_STATE.sfmask);
 /** EFER.SCE and NXE. */
 const EFER_SET = 0x801;
 /** CR4.SMEP. */
@@ -72,11 +73,11 @@ export function processorTables({ index, gdt, idt }: ProcessorPlan): string {
   return `
     align 8
     zero 6
-    Gdtr${index}: dw 0x57
+    Gdtr${index}: dw ${GDT_LIMIT}
     dq ${gdt.va}
     align 8
     zero 6
-    Idtr${index}: dw 0xfff
+    Idtr${index}: dw ${IDT_LIMIT}
     dq ${idt.va}
   `;
 }
