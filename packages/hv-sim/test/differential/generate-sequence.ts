@@ -8,6 +8,8 @@ import { Flag, initialRegisters, LAYOUT, type TestCase } from './test-case.js';
 
 /** Registers that point to the data and are never written by a sequence: RBP and R15. */
 const POINTERS = [5, 15] as const;
+/** Counts the rounds of a loop: R12, not used otherwise. */
+const COUNTER = 12;
 
 /** Instructions that neither fault nor leave a register undefined, whatever their operands are. */
 const MNEMONICS =
@@ -37,7 +39,10 @@ export function sequenceForms(forms: readonly string[]): string[] {
   });
 }
 
-/** A straight line of 5 to 20 instructions that work on the same few registers and the same little memory. */
+/**
+ * 5 to 20 instructions that work on the same few registers and the same little memory: a straight line, or a loop of 2
+ * to 5 rounds over one.
+ */
 export function generateSequence(forms: readonly string[], index: number): TestCase {
   const seed = caseSeed('sequence', index);
   const random = new Random(seed ^ 0x736571);
@@ -47,7 +52,9 @@ export function generateSequence(forms: readonly string[], index: number): TestC
   const length = 5 + random.below(16);
   const pieces: Uint8Array[] = [];
   let size = 0;
-  let undefinedNow = 0;
+  const rounds = random.oneIn(2) ? 1 : 2 + random.below(4);
+  // DEC leaves CF as the round before left it.
+  let undefinedNow = rounds > 1 ? Flag.CF : 0;
   while (pieces.length < length) {
     const instruction = Instruction.create(Code[random.pick(forms) as keyof typeof Code]);
     try {
@@ -67,16 +74,33 @@ export function generateSequence(forms: readonly string[], index: number): TestC
       instruction.free();
     }
   }
+  if (rounds > 1) {
+    before.gpr[COUNTER] = BigInt(rounds);
+    pieces.push(...loopEnd(rip, size));
+    undefinedNow &= Flag.CF;
+  }
   const code = Uint8Array.from(pieces.flatMap((piece) => [...piece]));
   return {
     form: 'sequence',
     rip,
     code,
+    instructions: pieces.length * rounds,
     seed,
     before,
     patches: [],
     undefinedFlags: undefinedNow,
   };
+}
+
+/** DEC and JNE to `rip`, behind `size` bytes. */
+function loopEnd(rip: number, size: number): Uint8Array[] {
+  const decrement = Instruction.createReg(Code.Dec_rm32, gprRegister(COUNTER, 32));
+  const pieces = [encode(decrement, rip + size)];
+  decrement.free();
+  const jump = Instruction.createBranch(Code.Jne_rel32_64, BigInt(rip));
+  pieces.push(encode(jump, rip + size + (pieces[0] as Uint8Array).length));
+  jump.free();
+  return pieces;
 }
 
 /** Status flags that an instruction reads, surely writes, and may leave undefined. */

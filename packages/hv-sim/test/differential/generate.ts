@@ -80,6 +80,7 @@ function buildCase(code: Code, draft: Draft): TestCase {
     form: draft.form,
     rip: draft.rip,
     code: bytes,
+    instructions: 1,
     seed: draft.seed,
     before: draft.before,
     patches: draft.patches,

@@ -50,7 +50,7 @@ function compareWithHost(host: HostCpu): void {
     }
   });
 
-  test(`${SEQUENCES} sequences of 5 to 20 instructions`, async () => {
+  test(`${SEQUENCES} straight lines and loops of 5 to 20 instructions`, async () => {
     const forms = sequenceForms(allForms);
     await expectAgreement(Array.from({ length: SEQUENCES }, (_, index) => generateSequence(forms, index)));
   });

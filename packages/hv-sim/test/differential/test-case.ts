@@ -66,6 +66,8 @@ export interface TestCase {
   /** Where the code stands. */
   rip: number;
   code: Uint8Array;
+  /** How many instructions run from beginning to end, a repeated string instruction as one. */
+  instructions: number;
   /** Seed of {@link initialRegisters}; `before` is that plus overrides. */
   seed: number;
   before: Registers;

@@ -39,7 +39,7 @@ export function writeVectors(group: string, vectors: readonly Vector[]): void {
 }
 
 /**
- * One line of hexadecimal fields, separated by `;`. Before: RIP, code, seed of the registers, RFLAGS, registers that
+ * One line of hexadecimal fields, separated by `;`. Before: RIP, code, number of instructions, seed of the registers, RFLAGS, registers that
  * differ from the seed's, memory that differs from the initial one, undefined flags. After: vector
  * or empty, error code, CR2, RIP, RFLAGS, general registers and XMM halves that changed, memory that changed.
  */
@@ -48,6 +48,7 @@ export function encodeVector({ test, outcome }: Vector): string {
   return [
     hex(test.rip),
     bytesToHex(test.code),
+    hex(test.instructions),
     hex(test.seed),
     hex(test.before.rflags),
     encodeChanges(seeded.gpr, test.before.gpr),
@@ -77,6 +78,7 @@ export function decodeVector(form: string, line: string): Vector {
   const big = (): bigint => BigInt(`0x${text()}`);
   const rip = number();
   const code = hexToBytes(text());
+  const instructions = number();
   const seed = number();
   const seeded = initialRegisters(seed);
   const rflags = number();
@@ -86,6 +88,7 @@ export function decodeVector(form: string, line: string): Vector {
     form,
     rip,
     code,
+    instructions,
     seed,
     before,
     patches,
