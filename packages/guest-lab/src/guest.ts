@@ -2,14 +2,14 @@ import { type Cr3, type Gpa, type Gva, PAGE_SIZE } from '@introd/abi';
 import { enterLongMode, Machine } from '@introd/hv-sim';
 import { type PdbIdentity, ProfileStore } from '@introd/windows-profiles';
 import { assembleKernel } from './code/assemble-kernel.js';
-import { HostileCode, MAILBOX } from './code/plan.js';
+import { HostileCode, MAILBOX, type ProcessPlan, type ThreadRole } from './code/plan.js';
 import { elfCore, rawImage } from './dump.js';
 import { LabError } from './error.js';
 import { KERNEL_SIZE } from './kernel-image.js';
 import { buildLabImage, type LabImage } from './lab-image.js';
 import { labMemory } from './layout.js';
 import { GDT_LIMIT, IDT_LIMIT, SELECTOR, START_STATE, TSS_LIMIT } from './processors.js';
-import { type LabScenario, mailboxBytes, scenarioId, scenarioMessage } from './scenario.js';
+import { type LabScenario, mailboxBytes, type ScenarioTarget, scenarioId, scenarioMessage } from './scenario.js';
 import { SeededRandom } from './seeded-random.js';
 
 /** Windows build that the lab guest imitates. */
@@ -60,6 +60,8 @@ export interface LabTruth {
   /** Processes in the process list, System first; Idle is in no list. */
   readonly processes: readonly LabProcess[];
   readonly modules: readonly { readonly name: string; readonly base: Gva; readonly size: number }[];
+  /** The process in which a scenario of each target runs. */
+  readonly targets: Readonly<Record<ScenarioTarget, LabProcess>>;
 }
 
 /** How far a lab guest is, as its debug lines tell. */
@@ -246,6 +248,9 @@ function startVcpu(machine: Machine, image: LabImage, index: number): void {
 
 function truthOf(image: LabImage): LabTruth {
   const { plan, modules } = image;
+  const processOf = ({ pid, name, eprocess, cr3 }: ProcessPlan): LabProcess => ({ pid, name, eprocess, cr3 });
+  const processRunning = (role: ThreadRole): LabProcess =>
+    processOf(plan.threads.find((thread) => thread.role === role)!.process);
   return {
     build: LAB_BUILD,
     kernelBase: plan.kernelBase,
@@ -253,10 +258,9 @@ function truthOf(image: LabImage): LabTruth {
     systemCr3: plan.systemCr3,
     selfMapIndex: plan.selfMapIndex,
     pdb: plan.profile.pdb,
-    processes: plan.processes
-      .filter((process) => process.pid !== 0)
-      .map(({ pid, name, eprocess, cr3 }) => ({ pid, name, eprocess, cr3 })),
+    processes: plan.processes.filter((process) => process.pid !== 0).map(processOf),
     modules: modules.map(({ name, base, size }) => ({ name, base, size })),
+    targets: { system: processRunning('attack-driver'), ordinary: processRunning('attack-user') },
   };
 }
 

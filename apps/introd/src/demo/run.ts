@@ -208,7 +208,7 @@ class DemoRun {
     const alert = this.alerts[firstAlert];
     const outcome = this.judge(scenario, alert, said('lab: benign') === 'lab: benign ok');
     const userRead = /^lab: user read ([0-9a-fA-F]{1,16})/.exec(said('lab: user read') ?? '')?.[1];
-    const entry = this.selfMapEntry(alert);
+    const entry = this.selfMapEntry(scenario.target);
     const latency = wroteAt !== undefined && toldAt !== undefined ? Math.max(0, toldAt - wroteAt) : undefined;
     const inTime = outcome !== 'found-late' || (latency !== undefined && latency <= LATE_LIMIT);
     const good = (outcome === 'blocked' || outcome === 'found-late' || outcome === 'untouched') && inTime;
@@ -233,14 +233,12 @@ class DemoRun {
     return alert.found === 'before' ? 'blocked' : 'found-late';
   }
 
-  /** The attacked entry in physical memory, as it is now. */
-  private selfMapEntry(alert: Alert | undefined): bigint | undefined {
-    const address =
-      alert === undefined
-        ? rootOf(this.guest.truth.systemCr3) + this.guest.truth.selfMapIndex * 8
-        : Number(alert.victim.physicalAddress);
+  /** The self-map entry of a scenario's process in physical memory, as it is now. */
+  private selfMapEntry(target: PlannedScenario['target']): bigint | undefined {
+    const { truth, machine } = this.guest;
+    const address = rootOf(truth.targets[target].cr3) + truth.selfMapIndex * 8;
     const bytes = new Uint8Array(8);
-    if (!this.guest.machine.readPhysical(address as Gpa, bytes)) return undefined;
+    if (!machine.readPhysical(address as Gpa, bytes)) return undefined;
     return new DataView(bytes.buffer).getBigUint64(0, true);
   }
 
