@@ -70,7 +70,7 @@ function iterate(op: usize, code: u32, addressMask: u64): void {
       break;
     }
     case I_CMPS: {
-      // Where both fault, processors report the one through RDI.
+      // Where both fault, the one through RDI is reported; processors do so mostly.
       const second = loadOfSize(to, size);
       if (fault) return;
       const first = loadOfSize(source, size);
