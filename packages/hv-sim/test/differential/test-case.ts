@@ -42,7 +42,7 @@ export const Flag = {
 } as const;
 
 /** The flags that a case starts with are random in these; IF is always set, the rest clear. */
-export const STATUS_FLAGS = Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.OF;
+const STATUS_FLAGS = Flag.CF | Flag.PF | Flag.AF | Flag.ZF | Flag.SF | Flag.OF;
 /** The flags that are compared after a case, except for the undefined ones. RF and TF belong to the way of observing. */
 export const COMPARED_FLAGS = STATUS_FLAGS | Flag.DF | Flag.IF | Flag.ID;
 

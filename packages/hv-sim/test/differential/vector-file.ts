@@ -43,7 +43,7 @@ export function writeVectors(group: string, vectors: readonly Vector[]): void {
  * differ from the seed's, memory that differs from the initial one, undefined flags. After: vector
  * or empty, error code, CR2, RIP, RFLAGS, general registers and XMM halves that changed, memory that changed.
  */
-export function encodeVector({ test, outcome }: Vector): string {
+function encodeVector({ test, outcome }: Vector): string {
   const seeded = initialRegisters(test.seed);
   return [
     hex(test.rip),
