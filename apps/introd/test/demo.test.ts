@@ -201,6 +201,7 @@ describe('bad input is told, with exit code 2', () => {
   test.each([
     ['{', 'policy that is no JSON'],
     ['{"protections":{}}', 'policy without a version'],
+    ['{"schemaVersion":1}', 'policy without protections'],
     ['{"schemaVersion":9,"protections":{"self-map":"enforce"},"withoutRules":"allow"}', 'policy of another version'],
     ['{"schemaVersion":1,"protections":{"self-map":"perhaps"},"withoutRules":"allow"}', 'policy with a bad mode'],
   ])('%s (%s)', (text) => {

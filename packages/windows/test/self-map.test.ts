@@ -165,30 +165,25 @@ describe('a write to the entry of System', () => {
     expect(guest.alerts).toEqual([]);
   });
 
-  it('that clears it is let through and ends the watch, until an entry is there again', () => {
+  it('that clears it is let through and does not end the watch', () => {
     const guest = attach();
     const old = guest.read(guest.system);
     guest.execute(MOV, guest.system, 0n);
     expect(guest.read(guest.system)).toBe(0n);
-    expect(guest.windows.port.getPageAccess(gfnOf(gpa(guest.system)))).toBe(Access.ALL);
-    guest.windows.write64(guest.system, old);
-    guest.tick();
     expect(guest.windows.port.getPageAccess(gfnOf(gpa(guest.system)))).not.toBe(Access.ALL);
     guest.execute(MOV, guest.system, old | USER);
     expect(guest.read(guest.system)).toBe(old);
     expect(guest.alerts).toHaveLength(1);
   });
 
-  it('that fills an empty entry is let through, and looked at by the next check', () => {
+  it('that fills an empty entry with a closed value is let through, and nobody is told', () => {
     const guest = attach();
     const old = guest.read(guest.system);
-    guest.windows.write64(guest.system, 0n);
-    guest.execute(MOV, guest.system, old | USER);
-    expect(guest.read(guest.system)).toBe(old | USER);
-    expect(guest.alerts).toEqual([]);
-    guest.tick();
+    guest.execute(MOV, guest.system, 0n);
+    guest.execute(MOV, guest.system, old);
     expect(guest.read(guest.system)).toBe(old);
-    late(guest.alerts[0]);
+    guest.tick();
+    expect(guest.alerts).toEqual([]);
   });
 });
 
@@ -341,6 +336,32 @@ describe('user page tables (KPTI)', () => {
     const kernel = windows.entry(windows.systemCr3);
     guest.execute(MOV, kernel, windows.read64(kernel) | USER);
     expect(guest.alerts[1]).toMatchObject({ verdict: 'blocked', victim: { table: 'kernel' } });
+  });
+
+  it('of System may be cleared, which ends the watch until an entry is there again', () => {
+    const { guest, windows, systemUser } = attachKpti();
+    const old = windows.read64(systemUser);
+    guest.execute(MOV, systemUser, 0n);
+    expect(windows.read64(systemUser)).toBe(0n);
+    expect(windows.port.getPageAccess(gfnOf(gpa(systemUser)))).toBe(Access.ALL);
+    windows.write64(systemUser, old);
+    guest.tick();
+    expect(windows.port.getPageAccess(gfnOf(gpa(systemUser)))).not.toBe(Access.ALL);
+    guest.execute(MOV, systemUser, old | USER);
+    expect(windows.read64(systemUser)).toBe(old);
+    expect(guest.alerts).toHaveLength(1);
+  });
+
+  it('of System may be filled when empty, and are looked at by the next check', () => {
+    const { guest, windows, systemUser } = attachKpti();
+    const old = windows.read64(systemUser);
+    windows.write64(systemUser, 0n);
+    guest.execute(MOV, systemUser, old | USER);
+    expect(windows.read64(systemUser)).toBe(old | USER);
+    expect(guest.alerts).toEqual([]);
+    guest.tick();
+    expect(windows.read64(systemUser)).toBe(old);
+    late(guest.alerts[0]);
   });
 
   it('of others are checked each second', () => {

@@ -133,8 +133,9 @@ export class SelfMapProtection implements Protection {
     if (!write) return;
     context.alerts.drop(entry);
     const { old, new: value } = write;
-    if (isPresent(old) && !isPresent(value)) {
-      // Windows drops a user table this way; the check of each second takes over until there is an entry again.
+    if (entry.table === 'user' && isPresent(old) && !isPresent(value)) {
+      // Windows drops a user table this way; the check of each second takes over until there is an entry again. The kernel's
+      // own table never goes, so there clearing the entry must not end the watch.
       event.removeHook = true;
       entry.hook = undefined;
       entry.lastValue = value;
@@ -144,8 +145,8 @@ export class SelfMapProtection implements Protection {
       entry.lastValue = value;
       return;
     }
-    // The kernel has to fill an empty entry somehow (behaviour 1.3); what it fills in is looked at by the next check.
-    if (old === 0n) return;
+    // The kernel has to fill a new user table somehow (behaviour 1.3); what it fills in is looked at by the next check.
+    if (entry.table === 'user' && old === 0n) return;
     if (entry.knownOpen !== undefined && isOpen(old)) return;
     const { originator, decision } = this.#decide(context, event, old, value);
     const judgement = judge(decision, context.mode);
