@@ -15,7 +15,7 @@ const paint =
 
 /** The palette for a stream. */
 export function paletteFor(stream: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv = process.env): Palette {
-  const on = stream.isTTY === true && !env['NO_COLOR'] && env['TERM'] !== 'dumb';
+  const on = stream.isTTY === true && !env.NO_COLOR && env.TERM !== 'dumb';
   return {
     bold: paint(on, 1, 22),
     dim: paint(on, 2, 22),
