@@ -2,7 +2,16 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import os from 'node:os';
 import path from 'node:path';
 import { assertAlert } from '@introd/abi';
-import { type DemoOutcome, type DemoRecord, type DemoSummary, isDemoRecord, runCli } from '@introd/introd';
+import {
+  type DemoOutcome,
+  type DemoRecord,
+  type DemoSummary,
+  demoRecordSchema,
+  isDemoRecord,
+  parseDemoOptions,
+  runCli,
+  runDemo,
+} from '@introd/introd';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
@@ -140,6 +149,16 @@ describe('introd demo --json', () => {
     }
     expect(wrong).toEqual([]);
   });
+});
+
+test('the example of the README: records in a program', () => {
+  const list: DemoRecord[] = [];
+  const options = parseDemoOptions({ attack: 'self-map', seed: '7', policy: 'enforce', exceptions: 'baseline' });
+  const { exitCode } = runDemo(options, (record) => list.push(record));
+  expect([exitCode, list.filter((record) => record.type === 'alert').length]).toEqual([0, 2]);
+  expect(Object.keys(demoRecordSchema.components.schemas ?? {})).toEqual(
+    expect.arrayContaining(['DemoStart', 'DemoAlert', 'DemoOutcome', 'DemoSummary']),
+  );
 });
 
 describe('introd demo for people', () => {
