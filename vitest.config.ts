@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
 import { typiaTransform } from './scripts/vitest-typia.mjs';
 
+/** Full counts take as many times longer as they are larger (CONTRIBUTING.md). */
+const scale = Math.max(1, Number(process.env.INTROD_TEST_SCALE ?? 1));
+
 export default defineConfig({
   plugins: [typiaTransform()],
   // Tests run against the sources of every package; what is published resolves to dist.
@@ -13,8 +16,8 @@ export default defineConfig({
       'apps/*/src/**/*.test.ts',
       'apps/*/test/**/*.test.ts',
     ],
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 120_000 * scale,
+    hookTimeout: 120_000 * scale,
     pool: 'forks',
     maxWorkers: 2,
   },
