@@ -16,6 +16,8 @@ export default defineConfig({
       'apps/*/src/**/*.test.ts',
       'apps/*/test/**/*.test.ts',
     ],
+    // The embedded machine is compiled when its sources have changed.
+    globalSetup: ['packages/hv-sim/scripts/vitest-setup.mjs'],
     testTimeout: 120_000 * scale,
     hookTimeout: 120_000 * scale,
     pool: 'forks',

@@ -1,6 +1,6 @@
 // Guest time. One instruction of any VCPU takes one microsecond; so does the delivery of an exception, so that a guest
 // that only faults still lets time pass.
-import { remaining } from './state';
+import { remaining, setRemaining } from './state';
 
 /** Microseconds since the machine started, at the start of the running `execute`. */
 export let time: u64 = 0;
@@ -19,6 +19,7 @@ export function now(): u64 {
 
 export function startSlice(instructions: i32): void {
   budget = instructions;
+  setRemaining(instructions);
 }
 
 /** Lets the time of a slice pass. */

@@ -98,3 +98,8 @@ export function resetFault(): void {
   shutdownReason = 0;
   powerOffCode = 0;
 }
+
+/** CR2 of the page fault that was raised last. */
+export function setFaultAddress(address: u64): void {
+  faultAddress = address;
+}

@@ -42,6 +42,8 @@ export const VCPU_SIDE = defineRecord({
   passValue: 'u64',
   /** 1 when the next instruction is to be skipped instead of executed. */
   skipNext: 'u32',
+  /** What is being delivered when an event's delivery exits: 0 nothing, 1 the instruction's own event, 2 an injected one, 3 a debug trap, 4 an interrupt. */
+  delivery: 'u32',
   /** 1 when SMAP did not apply to the entries of the supervisor's TLB (EFLAGS.AC was set). */
   smapOpen: 'u32',
   /** Added to the machine's clock to give the time-stamp counter. */
@@ -49,7 +51,6 @@ export const VCPU_SIDE = defineRecord({
   /** Local APIC (SDM vol. 3A, 10.12): time of the next timer interrupt in microseconds, 0 for none. */
   timerDeadline: 'u64',
   timerInitial: 'u32',
-  timerStart: 'u64',
   lvtTimer: 'u32',
   spuriousVector: 'u32',
   /** Interrupt request and in-service registers, 256 bits each. */

@@ -1,0 +1,174 @@
+// Control and debug registers and XCR0 (SDM vol. 3A, 2.5; vol. 3B, 17.2).
+import { fault, raiseProtection, raiseUndefined, setAttention } from './fault';
+import {
+  EXIT_KIND_CR_WRITE,
+  EXIT_KIND_XCR_WRITE,
+  OP_DST,
+  OP_KIND,
+  OP_SRC,
+  VCPU_CR0,
+  VCPU_CR2,
+  VCPU_CR3,
+  VCPU_CR4,
+  VCPU_CR8,
+  VCPU_DR0,
+  VCPU_DR6,
+  VCPU_DR7,
+  VCPU_EFER,
+  VCPU_XCR0,
+} from './generated/layout';
+import { crExits, isPassed, passedValue, registerExit, xcrExits } from './exits';
+import { readSource } from './operand';
+import { cpl, cpu, general, RAX, RCX, RDX, setGeneral } from './state';
+import { flushTlb, refreshTlb } from './tlb';
+
+const CR0_PE: u64 = 1;
+const CR0_ET: u64 = 0x10;
+const CR0_NW: u64 = 1 << 29;
+const CR0_CD: u64 = 1 << 30;
+const CR0_PG: u64 = 1 << 31;
+/** PE MP EM TS ET NE WP AM NW CD PG. */
+const CR0_KNOWN: u64 = 0xe005_003f;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_OSXSAVE: u64 = 1 << 18;
+/** VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE SMEP SMAP. */
+const CR4_KNOWN: u64 = 0x35_07ff;
+const EFER_LMA: u64 = 0x400;
+const DR6_FIXED: u64 = 0xffff_0ff0;
+const DR7_FIXED: u64 = 0x400;
+const DR7_GENERAL_DETECT: u64 = 1 << 13;
+
+function fieldOf(number: u32): usize {
+  switch (number) {
+    case 0:
+      return VCPU_CR0;
+    case 2:
+      return VCPU_CR2;
+    case 3:
+      return VCPU_CR3;
+    case 4:
+      return VCPU_CR4;
+    case 8:
+      return VCPU_CR8;
+  }
+  return 0;
+}
+
+function setControl(number: u32, value: u64): void {
+  switch (number) {
+    case 0:
+      if (value >> 32) return raiseProtection(0);
+      value = (value & CR0_KNOWN) | CR0_ET;
+      if (value & CR0_PG && !(value & CR0_PE)) return raiseProtection(0);
+      if (value & CR0_NW && !(value & CR0_CD)) return raiseProtection(0);
+      // 64-bit code cannot leave paging.
+      if (!(value & CR0_PG) && load<u64>(cpu + VCPU_EFER) & EFER_LMA) return raiseProtection(0);
+      break;
+    case 3:
+      if (value >> 52) return raiseProtection(0);
+      break;
+    case 4:
+      if (value & ~CR4_KNOWN) return raiseProtection(0);
+      if (!(value & CR4_PAE) && load<u64>(cpu + VCPU_EFER) & EFER_LMA) return raiseProtection(0);
+      break;
+    case 8:
+      if (value > 15) return raiseProtection(0);
+      break;
+  }
+  store<u64>(cpu + fieldOf(number), value);
+  if (number == 2) return;
+  if (number != 8) {
+    flushTlb();
+    refreshTlb();
+  }
+  setAttention();
+}
+
+/** Writes a control register, through the exit that may be on for it. */
+function writeControl(op: usize, number: u32, value: u64): void {
+  if (crExits & (1 << number)) {
+    if (!isPassed(EXIT_KIND_CR_WRITE, number)) {
+      return registerExit(op, EXIT_KIND_CR_WRITE, number, load<u64>(cpu + fieldOf(number)), value);
+    }
+    value = passedValue();
+  }
+  setControl(number, value);
+}
+
+export function moveToControl(op: usize): void {
+  const number = u32(load<u8>(op, OP_KIND));
+  if (fieldOf(number) == 0) return raiseUndefined();
+  if (cpl() != 0) return raiseProtection(0);
+  writeControl(op, number, load<u64>(cpu + load<u16>(op, OP_SRC)));
+}
+
+export function moveFromControl(op: usize): void {
+  const number = u32(load<u8>(op, OP_KIND));
+  const field = fieldOf(number);
+  if (field == 0) return raiseUndefined();
+  if (cpl() != 0) return raiseProtection(0);
+  store<u64>(cpu + load<u16>(op, OP_DST), load<u64>(cpu + field));
+}
+
+/** LMSW: the low four bits of CR0; PE cannot be cleared. The privilege is checked before the operand is read. */
+export function loadMachineStatus(op: usize): void {
+  if (cpl() != 0) return raiseProtection(0);
+  const value = readSource(op);
+  if (fault) return;
+  const old = load<u64>(cpu + VCPU_CR0);
+  writeControl(op, 0, (old & ~0xe) | (value & 0xf));
+}
+
+export function clearTaskSwitched(op: usize): void {
+  if (cpl() != 0) return raiseProtection(0);
+  writeControl(op, 0, load<u64>(cpu + VCPU_CR0) & ~8);
+}
+
+/** Offset of a debug register; 4 and 5 are 6 and 7 (SDM vol. 3B, 17.2.2; CR4.DE is not offered). */
+function debugField(number: u32): usize {
+  if (number < 4) return VCPU_DR0 + (usize(number) << 3);
+  return number & 1 ? VCPU_DR7 : VCPU_DR6;
+}
+
+export function moveToDebug(op: usize): void {
+  if (cpl() != 0) return raiseProtection(0);
+  const number = u32(load<u8>(op, OP_KIND));
+  let value = load<u64>(cpu + load<u16>(op, OP_SRC));
+  if (number >= 4) {
+    if (value >> 32) return raiseProtection(0);
+    value = number & 1 ? (value & ~(0xd800 | DR7_GENERAL_DETECT)) | DR7_FIXED : (value & ~0x1000) | DR6_FIXED;
+  }
+  if (number > 7) return raiseUndefined();
+  store<u64>(cpu + debugField(number), value);
+}
+
+export function moveFromDebug(op: usize): void {
+  if (cpl() != 0) return raiseProtection(0);
+  const number = u32(load<u8>(op, OP_KIND));
+  if (number > 7) return raiseUndefined();
+  store<u64>(cpu + load<u16>(op, OP_DST), load<u64>(cpu + debugField(number)));
+}
+
+/** XGETBV and XSETBV exist while CR4.OSXSAVE is set. XCR0 has x87 and SSE state only. */
+export function getExtended(): void {
+  if (!(load<u64>(cpu + VCPU_CR4) & CR4_OSXSAVE)) return raiseUndefined();
+  if (<u32>general(RCX) != 0) return raiseProtection(0);
+  const value = load<u64>(cpu + VCPU_XCR0);
+  setGeneral(RAX, value & 0xffff_ffff);
+  setGeneral(RDX, value >> 32);
+}
+
+export function setExtended(op: usize): void {
+  if (!(load<u64>(cpu + VCPU_CR4) & CR4_OSXSAVE)) return raiseUndefined();
+  if (cpl() != 0) return raiseProtection(0);
+  const number = <u32>general(RCX);
+  let value = (general(RDX) << 32) | (general(RAX) & 0xffff_ffff);
+  if (xcrExits()) {
+    if (!isPassed(EXIT_KIND_XCR_WRITE, number)) {
+      return registerExit(op, EXIT_KIND_XCR_WRITE, number, load<u64>(cpu + VCPU_XCR0), value);
+    }
+    value = passedValue();
+  }
+  if (number != 0 || value & ~3 || !(value & 1)) return raiseProtection(0);
+  store<u64>(cpu + VCPU_XCR0, value);
+}

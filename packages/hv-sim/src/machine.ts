@@ -1,0 +1,205 @@
+import { type Gfn, type Gpa, ShutdownReason, type VcpuRecord } from '@introd/abi';
+import type { FullPort, MemoryRegion } from '@introd/glue';
+import { Code, decodeInto, Instruction } from '@introd/x86/decoder';
+import { HvSimError } from './error.js';
+import { MachineCore } from './machine-core.js';
+import { MACHINE_LIMITS } from './memory-map.js';
+import { PhysicalMap, sortedRegions } from './physical-memory.js';
+import { SimPort } from './port.js';
+import { readVirtual } from './virtual-read.js';
+
+/** How many instructions of other VCPUs may run where real ones would run too; 0 switches a race off. */
+export interface RaceOptions {
+  /** At most this many between the fault of a VCPU and its delivery by `next`. */
+  readonly betweenFaultAndDelivery: number;
+  /** At most this many inside each of the engine's calls, unless the guest is paused. */
+  readonly insideCalls: number;
+}
+
+/** What a machine is made of. */
+export interface MachineOptions {
+  /** 1..8, default 1. */
+  readonly vcpus?: number;
+  /** RAM: page aligned, anywhere in 52 bits, together at most 2 GiB. */
+  readonly memory: readonly MemoryRegion[];
+  /** Unix time in milliseconds at which the machine's clock starts; default 2024-01-01. */
+  readonly clockOrigin?: number;
+  /** Instructions per VCPU and round, default 100. */
+  readonly quantum?: number;
+  /** Seed of the races, default 1. */
+  readonly seed?: number;
+  readonly race?: RaceOptions;
+}
+
+/** How {@link Machine.run} ended. */
+export type RunResult = 'budget' | 'exit' | 'shutdown';
+
+const RUN_RESULTS: readonly RunResult[] = ['budget', 'exit', 'shutdown'];
+
+/**
+ * An x86-64 machine in software. It runs machine code of 64-bit mode, deterministically: the same program, options and
+ * calls give the same instructions in the same order. It does not run by itself, only inside {@link run} and, while a
+ * port is open, inside the port's calls.
+ */
+export class Machine {
+  readonly #core: MachineCore;
+  readonly #quantum: number;
+  readonly #seed: number;
+  readonly #race: RaceOptions;
+  readonly #clockOrigin: number;
+  #port: SimPort | undefined;
+
+  /** @throws HvSimError ERR_HV_SIM_OPTIONS, ERR_HV_SIM_NOT_BUILT */
+  constructor(options: MachineOptions) {
+    const vcpus = options.vcpus ?? 1;
+    const quantum = options.quantum ?? 100;
+    if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MACHINE_LIMITS.VCPUS) {
+      throw new HvSimError('ERR_HV_SIM_OPTIONS', `a machine has 1 to ${MACHINE_LIMITS.VCPUS} VCPUs, not ${vcpus}`);
+    }
+    if (!Number.isInteger(quantum) || quantum < 1 || quantum > 1_000_000) {
+      throw new HvSimError('ERR_HV_SIM_OPTIONS', `the quantum is 1 to 1000000 instructions, not ${quantum}`);
+    }
+    this.#quantum = quantum;
+    this.#seed = options.seed ?? 1;
+    this.#race = options.race ?? { betweenFaultAndDelivery: 0, insideCalls: 0 };
+    this.#clockOrigin = options.clockOrigin ?? Date.UTC(2024, 0, 1);
+    this.#core = new MachineCore(new PhysicalMap(sortedRegions(options.memory)), vcpus);
+    this.reset();
+  }
+
+  /** Everything back to power-on: RAM zero, all rights, clock at 0, only VCPU 0 active. Closes an open port. */
+  reset(): void {
+    this.#port?.close();
+    this.#core.reset(this.#quantum);
+    this.setActive(0, true);
+  }
+
+  /** Number of VCPUs, active or not. */
+  get vcpuCount(): number {
+    return this.#core.records.length;
+  }
+
+  /** RAM in ascending order. */
+  get memoryRegions(): readonly MemoryRegion[] {
+    return this.#core.physical.regions;
+  }
+
+  /**
+   * The live registers of a VCPU: always the same object.
+   * @throws HvSimError ERR_HV_SIM_NO_SUCH_VCPU
+   */
+  vcpu(index: number): VcpuRecord {
+    const record = this.#core.records[index];
+    if (!record) throw new HvSimError('ERR_HV_SIM_NO_SUCH_VCPU', `the machine has no VCPU ${index}`);
+    return record;
+  }
+
+  /** Makes a VCPU take part, or not. @throws HvSimError ERR_HV_SIM_NO_SUCH_VCPU */
+  setActive(index: number, active: boolean): void {
+    this.vcpu(index);
+    this.#core.words[this.#core.sideIndex(index, 'active')] = active ? 1 : 0;
+  }
+
+  /** Fills `target` from guest-physical memory; false when some byte is not RAM. */
+  readPhysical(address: Gpa, target: Uint8Array): boolean {
+    return this.#core.read(address, target);
+  }
+
+  /** Writes guest-physical memory; false, and nothing is written, when some byte is not RAM. */
+  writePhysical(address: Gpa, source: Uint8Array): boolean {
+    return this.#core.write(address, source);
+  }
+
+  /** The 4096 live bytes of a frame, to be read only; undefined when it is not RAM. */
+  mapPage(frame: Gfn): Uint8Array | undefined {
+    return this.#core.page(frame);
+  }
+
+  /**
+   * Runs until `maxInstructions` have been executed (time that all VCPUs spend halted counts too, a microsecond as an
+   * instruction), an exit waits in the open port, or the machine stops for good.
+   */
+  run(maxInstructions: number): RunResult {
+    return RUN_RESULTS[this.#core.run(Math.max(0, Math.floor(maxInstructions)), true)]!;
+  }
+
+  /**
+   * Has `fn` called after every instruction, with the number of the VCPU; `undefined` switches it off. Much slower. The
+   * function may look at the machine, and must not run it.
+   */
+  observe(fn: ((vcpu: number) => void) | undefined): void {
+    this.#core.onInstruction = fn;
+    this.#core.cpu.setObserving(fn ? 1 : 0);
+  }
+
+  /** What the guest has written to the debug port, a character per byte. */
+  get debugText(): string {
+    this.#core.takeDebug();
+    return this.#core.debugText;
+  }
+
+  clearDebugText(): void {
+    this.#core.takeDebug();
+    this.#core.debugText = '';
+  }
+
+  /** Instructions executed by all VCPUs. */
+  get instructions(): number {
+    return this.#core.cpu.currentInstructions();
+  }
+
+  /** Microseconds since power-on. */
+  get time(): number {
+    return this.#core.cpu.currentTime();
+  }
+
+  /** Unix time in milliseconds at power-on. */
+  get clockOrigin(): number {
+    return this.#clockOrigin;
+  }
+
+  /** Why the machine has stopped for good. */
+  get shutdownReason(): ShutdownReason | undefined {
+    return (this.#core.cpu.currentShutdown() || undefined) as ShutdownReason | undefined;
+  }
+
+  /** What the guest wrote to the power-off port. */
+  get powerOffCode(): number | undefined {
+    return this.shutdownReason === ShutdownReason.POWER_OFF ? this.#core.cpu.currentPowerOffCode() : undefined;
+  }
+
+  /** What the guest used and the machine lacks: instruction, its bytes and address. */
+  get unsupported(): string | undefined {
+    if (this.shutdownReason !== ShutdownReason.UNSUPPORTED) return undefined;
+    const lines = this.#core.records.filter((_, i) => this.#core.words[this.#core.sideIndex(i, 'active')] === 1);
+    return lines.map((record) => this.#describe(record)).join('; ');
+  }
+
+  #describe(record: VcpuRecord): string {
+    const bytes = readVirtual(this.#core, record.get('cr3'), record.get('rip'), 15);
+    const place = `RIP 0x${record.get('rip').toString(16)}`;
+    if (!bytes) return `no code at ${place}`;
+    const instruction = new Instruction();
+    try {
+      const failure = decodeInto(bytes, record.get('rip'), 64, instruction);
+      const name = failure ?? Code[instruction.code];
+      const length = failure ? bytes.length : instruction.length;
+      return `${name} at ${place}: ${Buffer.from(bytes.subarray(0, length)).toString('hex')}`;
+    } finally {
+      instruction.free();
+    }
+  }
+
+  /**
+   * Opens the machine's one port: from then on second-level rights and exits exist, until it is closed.
+   * @throws HvSimError ERR_HV_SIM_PORT_OPEN
+   */
+  openPort(): FullPort {
+    if (this.#port) throw new HvSimError('ERR_HV_SIM_PORT_OPEN', 'the port of this machine is open already');
+    const port = new SimPort(this.#core, this.#clockOrigin, this.#race, this.#seed, () => {
+      this.#port = undefined;
+    });
+    this.#port = port;
+    return port;
+  }
+}

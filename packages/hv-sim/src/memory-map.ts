@@ -1,0 +1,63 @@
+/** Sizes of the machine's tables. */
+export const MACHINE_LIMITS = {
+  /** VCPUs of one machine. */
+  VCPUS: 8,
+  /** Regions of RAM. */
+  REGIONS: 256,
+  /** MSRs whose writes exit at the same time. */
+  MSR_EXITS: 1024,
+  /** Bytes of debug output kept before JavaScript must take them. */
+  DEBUG_SIZE: 0x2000,
+  /** Entries of one translation table of a TLB; 16 bytes each: page address, host page, table of decoded instructions. */
+  TLB_ENTRIES: 256,
+  /** Decoded instructions kept, 64 bytes each. */
+  OPS: 0x2_0000,
+  /** Pages whose decoded instructions are kept: 4096 offsets of records, 4 bytes each. */
+  OP_TABLES: 512,
+  /** Violations that one instruction may be allowed. */
+  ALLOWANCES: 32,
+  /** Reads that one instruction may be supplied with. */
+  SUPPLIES: 4,
+} as const;
+
+const TLB_SIZE = MACHINE_LIMITS.TLB_ENTRIES * 16;
+
+/**
+ * Where everything lies in the linear memory that the machine and its WebAssembly share. What depends on the size of
+ * the guest's RAM (rights, flags and decoded code per frame, then RAM itself) follows at `FRAMES`.
+ */
+export const MEMORY_MAP = {
+  /** VCPU blocks, then the record of the guest as a whole at the place of VCPU number 8. */
+  BLOCKS: 0x4_0000,
+  /** Regions of RAM: first frame number (u64), number of frames (u32), number of frames in the regions before (u32). */
+  REGIONS: 0x5_0000,
+  /** MSRs whose writes exit. */
+  MSR_EXITS: 0x5_1000,
+  DEBUG: 0x5_2000,
+  /** Page that stands for addresses without RAM: filled with ones before each use. */
+  VOID: 0x5_4000,
+  /** Where the bytes of an instruction that crosses a page are put together. */
+  BOUNCE: 0x5_5000,
+  /** Size of one translation table of a TLB in bytes. */
+  TLB_SIZE,
+  /** Per VCPU two TLBs (supervisor, user) of three tables (read, write, execute). */
+  TLB: 0x6_0000,
+  OPS: 0x10_0000,
+  OP_TABLES: 0x10_0000 + MACHINE_LIMITS.OPS * 64,
+  FRAMES: 0x10_0000 + MACHINE_LIMITS.OPS * 64 + MACHINE_LIMITS.OP_TABLES * 0x4000,
+} as const;
+
+/** Offsets of the tables per frame, of RAM and of its end, for a number of frames. */
+export function frameTables(frames: number): {
+  readonly rights: number;
+  readonly flags: number;
+  readonly ops: number;
+  readonly ram: number;
+  readonly end: number;
+} {
+  const rights = MEMORY_MAP.FRAMES;
+  const flags = rights + frames;
+  const ops = Math.ceil((flags + frames) / 8) * 8;
+  const ram = Math.ceil((ops + 4 * frames) / 0x1_0000) * 0x1_0000;
+  return { rights, flags, ops, ram, end: ram + frames * 4096 };
+}

@@ -1,0 +1,273 @@
+import {
+  Access,
+  accessText,
+  ExitKind,
+  type Gfn,
+  type Gpa,
+  isExpressible,
+  PAGE_SIZE,
+  Reply,
+  type VcpuRecord,
+} from '@introd/abi';
+import {
+  type Capability,
+  type FullPort,
+  GlueError,
+  type MemoryRegion,
+  NO_EXIT,
+  type RegisterGroup,
+  type SwitchedExit,
+} from '@introd/glue';
+import type { RaceOptions } from './machine.js';
+import { GUEST_BLOCK, type MachineCore } from './machine-core.js';
+import { MACHINE_LIMITS } from './memory-map.js';
+import { RandomNumbers } from './random-numbers.js';
+
+/** Numbers of the switched exits, as assembly/exits.ts has them. */
+const SWITCHES: { readonly [K in SwitchedExit['kind']]: number } = {
+  'cr-write': 0,
+  'msr-write': 1,
+  'xcr-write': 2,
+  'descriptor-table': 3,
+  breakpoint: 4,
+  vmcall: 5,
+  'event-injected': 6,
+  'page-walk-updates': 7,
+};
+
+/** Longest wait of `next`, in milliseconds of guest time. */
+const LONGEST_WAIT = 100;
+/** Microseconds in a millisecond: a microsecond is one instruction. */
+const PER_MILLISECOND = 1000;
+
+const WITH_ENGINE = 2;
+const RAN_SHUTDOWN = 2;
+
+/** The machine as a backend: every capability, deterministically. */
+export class SimPort implements FullPort {
+  readonly backend = 'hv-sim';
+  readonly capabilities: ReadonlySet<Capability> = new Set<Capability>([
+    'memory',
+    'write',
+    'map',
+    'registers',
+    'pause',
+    'exits',
+    'page-access',
+    'inject',
+  ]);
+  readonly vcpuCount: number;
+  readonly memoryRegions: readonly MemoryRegion[];
+  readonly guestRecord: VcpuRecord;
+  pauseCount = 0;
+  readonly #random: RandomNumbers;
+  #closed = false;
+  /** The last exit whose delivery the others have raced with, so that each is raced with once. */
+  #raced = -1;
+  #racedTime = -1;
+
+  constructor(
+    readonly core: MachineCore,
+    readonly clockOrigin: number,
+    private readonly race: RaceOptions,
+    seed: number,
+    private readonly released: () => void,
+  ) {
+    this.vcpuCount = core.records.length;
+    this.memoryRegions = core.physical.regions;
+    this.guestRecord = core.guestRecord;
+    this.#random = new RandomNumbers(seed);
+    core.cpu.attach(1);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.core.cpu.attach(0);
+    this.core.clearRights();
+    this.released();
+  }
+
+  /** What every call of the engine begins with: the other VCPUs go on meanwhile. */
+  #enter(): void {
+    if (this.#closed) throw new GlueError('ERR_GLUE_CLOSED', 'the port is closed');
+    if (this.race.insideCalls > 0 && this.pauseCount === 0) this.#others(this.race.insideCalls);
+  }
+
+  #others(most: number): void {
+    const count = this.#random.below(most + 1);
+    if (count > 0) this.core.run(count, false);
+  }
+
+  readPhysical(address: Gpa, target: Uint8Array): boolean {
+    this.#enter();
+    return this.core.read(address, target);
+  }
+
+  writePhysical(address: Gpa, source: Uint8Array): boolean {
+    this.#enter();
+    return this.core.write(address, source);
+  }
+
+  compareExchange(
+    address: Gpa,
+    size: 1 | 2 | 4 | 8,
+    expectedLow: number,
+    expectedHigh: number,
+    newLow: number,
+    newHigh: number,
+  ): boolean {
+    this.#enter();
+    const position = this.core.physical.position(address);
+    if (position < 0 || address % size !== 0) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', 'compare-exchange outside of RAM or misaligned', {
+        address: `0x${address.toString(16)}`,
+      });
+    }
+    const { bytes } = this.core;
+    const at = this.core.ram + position;
+    for (let i = 0; i < size; i++) {
+      if (bytes[at + i] !== (((i < 4 ? expectedLow : expectedHigh) >>> ((i & 3) * 8)) & 0xff)) return false;
+    }
+    this.core.beforeWrite(position);
+    for (let i = 0; i < size; i++) bytes[at + i] = (i < 4 ? newLow : newHigh) >>> ((i & 3) * 8);
+    return true;
+  }
+
+  mapPage(frame: Gfn): Uint8Array | undefined {
+    this.#enter();
+    return this.core.page(frame);
+  }
+
+  vcpu(index: number): VcpuRecord {
+    const record = this.core.records[index];
+    if (!record) throw new GlueError('ERR_GLUE_NO_SUCH_VCPU', `the guest has no VCPU ${index}`);
+    return record;
+  }
+
+  fetchRegisters(index: number, _groups: RegisterGroup): void {
+    this.#enter();
+    this.vcpu(index);
+  }
+
+  storeRegisters(index: number, _groups: RegisterGroup): void {
+    this.#enter();
+    this.vcpu(index);
+    // The record is the register file; only what was derived from it must be found again.
+    this.core.markStale();
+  }
+
+  readMsr(index: number, msr: number): bigint | undefined {
+    this.#enter();
+    this.vcpu(index);
+    if (this.core.cpu.readVcpuMsr(index, msr) === 0) return undefined;
+    return (BigInt(this.core.cpu.msrHigh() >>> 0) << 32n) | BigInt(this.core.cpu.msrLow() >>> 0);
+  }
+
+  pause(): void {
+    this.#enter();
+    this.pauseCount++;
+  }
+
+  resume(): void {
+    if (this.#closed) throw new GlueError('ERR_GLUE_CLOSED', 'the port is closed');
+    if (this.pauseCount === 0) throw new GlueError('ERR_GLUE_NOT_PAUSED', 'resume without pause');
+    this.pauseCount--;
+    this.#enter();
+  }
+
+  next(timeout: number): number {
+    this.#enter();
+    if (this.core.cpu.waitingExit() < 0 && this.pauseCount === 0) {
+      const budget = Math.floor(Math.max(0, Math.min(timeout, LONGEST_WAIT)) * PER_MILLISECOND);
+      if (this.core.run(budget, true) === RAN_SHUTDOWN) return this.#shutdown();
+    }
+    const waiting = this.core.cpu.waitingExit();
+    if (waiting < 0) return this.core.cpu.currentShutdown() === 0 ? NO_EXIT : this.#shutdown();
+    if (waiting !== GUEST_BLOCK && this.race.betweenFaultAndDelivery > 0 && this.pauseCount === 0) {
+      this.#raceDelivery(waiting);
+    }
+    const index = this.core.cpu.takeExit();
+    return index === GUEST_BLOCK ? this.vcpuCount : index;
+  }
+
+  /** Lets the other VCPUs run between the fault of a VCPU and its delivery, once per exit. */
+  #raceDelivery(index: number): void {
+    const time = this.core.records[index]!.exitTime;
+    if (this.#raced === index && this.#racedTime === time) return;
+    this.#raced = index;
+    this.#racedTime = time;
+    this.#others(this.race.betweenFaultAndDelivery);
+  }
+
+  /** The guest has stopped: exits that still wait come first, then the shutdown, again and again. */
+  #shutdown(): number {
+    const index = this.core.cpu.takeExit();
+    if (index >= 0 && index !== GUEST_BLOCK) return index;
+    this.guestRecord.set32('exitKind', ExitKind.SHUTDOWN);
+    this.guestRecord.set32('exitRegister', this.core.cpu.currentShutdown());
+    this.guestRecord.set('exitTime', BigInt(this.core.cpu.currentTime()));
+    return this.vcpuCount;
+  }
+
+  reply(index: number, action: Reply): void {
+    this.#enter();
+    const block = index === this.vcpuCount ? GUEST_BLOCK : index;
+    const record = block === GUEST_BLOCK ? this.guestRecord : this.core.records[block];
+    if (!record) throw new GlueError('ERR_GLUE_NO_SUCH_VCPU', `the guest has no record ${index}`);
+    const state = this.core.words[this.core.sideIndex(block, 'exitState')];
+    if (state !== WITH_ENGINE || record.exitKind === ExitKind.SHUTDOWN) {
+      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} stands at no exit`);
+    }
+    this.core.cpu.reply(block, block === GUEST_BLOCK ? Reply.RETRY : action);
+  }
+
+  setExit(exit: SwitchedExit, on: boolean): void {
+    this.#enter();
+    const register = 'register' in exit ? exit.register : 0;
+    if (this.core.cpu.setExit(SWITCHES[exit.kind], register, on ? 1 : 0) === 0) {
+      throw new GlueError('ERR_GLUE_NOT_SUPPORTED', `at most ${MACHINE_LIMITS.MSR_EXITS} MSRs can be watched`);
+    }
+  }
+
+  getPageAccess(frame: Gfn): Access {
+    this.#enter();
+    const position = this.core.physical.position(frame * PAGE_SIZE);
+    return position < 0 ? Access.ALL : this.core.rightsAt(position);
+  }
+
+  setPageAccess(frame: Gfn, access: Access): void {
+    this.#enter();
+    if ((access & ~Access.ALL) !== 0 || !isExpressible(access)) {
+      throw new GlueError('ERR_GLUE_ACCESS_NOT_EXPRESSIBLE', `no second-level table can say ${accessText(access)}`);
+    }
+    const position = this.core.physical.position(frame * PAGE_SIZE);
+    if (position < 0) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', 'the frame is not RAM', {
+        address: `0x${(frame * PAGE_SIZE).toString(16)}`,
+      });
+    }
+    this.core.setRightsAt(position, access);
+  }
+
+  flushPageAccess(): void {
+    // Cached translations are emptied before the next instruction anyway; that is this machine's invalidation.
+    this.#enter();
+  }
+
+  inject(index: number, vector: number, errorCode: number, cr2: bigint): void {
+    this.#enter();
+    this.vcpu(index);
+    const { words } = this.core;
+    const pending = this.core.sideIndex(index, 'injectPending');
+    if (words[pending] === 1) {
+      throw new GlueError('ERR_GLUE_INJECTION_PENDING', `an event already waits to be injected into VCPU ${index}`);
+    }
+    words[pending] = 1;
+    words[this.core.sideIndex(index, 'injectVector')] = vector & 31;
+    words[this.core.sideIndex(index, 'injectError')] = errorCode;
+    const low = this.core.sideIndex(index, 'injectCr2');
+    words[low] = Number(BigInt.asUintN(32, cr2));
+    words[low + 1] = Number(BigInt.asUintN(32, cr2 >> 32n));
+  }
+}
