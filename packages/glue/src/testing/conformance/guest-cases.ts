@@ -2,6 +2,7 @@ import { ExitKind, Reply, ShutdownReason } from '@introd/abi';
 import { type Capability, NO_ERROR_CODE, NO_EXIT, RegisterGroup } from '../../port.js';
 import type { ConformanceCase } from './case.js';
 import * as at from './layout.js';
+import { LOOP_COUNT } from './programs.js';
 import { type ConformanceSession, check, describe, equal, throws } from './session.js';
 
 const needs: readonly Capability[] = ['memory', 'write', 'registers', 'exits'];
@@ -157,7 +158,7 @@ export const guestCases: readonly ConformanceCase[] = [
     run(session) {
       session.protect(at.DATA, 1);
       let last = 0;
-      for (let i = 0; i < 20; i++) {
+      for (let i = 0; i < LOOP_COUNT; i++) {
         const record = session.expectExit(ExitKind.EPT_VIOLATION);
         check(record.exitTime >= last, `time went back from ${last} to ${record.exitTime} µs`);
         last = record.exitTime;

@@ -17,8 +17,8 @@ export const WRITTEN = 0x1122_3344_5566_7788n;
 export const PRELOAD = 0x5555_5555_5555_5555n;
 /** Offset of the accesses in the data page. */
 export const OFFSET = 0x10;
-/** How often `write-loop` writes. */
-export const LOOP_COUNT = 20;
+/** How often `write-loop` writes: more instructions than a backend runs of one VCPU before it turns to the next. */
+export const LOOP_COUNT = 200;
 /** Bytes of `copy` before and after the page boundary. */
 export const COPY_HALF = 8;
 /** Offset in the data page of what `copy` copies. */
