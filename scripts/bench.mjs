@@ -4,7 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const missing = ['abi', 'glue', 'x86', 'core-hooks', 'exceptions', 'windows'].filter(
+const missing = ['abi', 'glue', 'x86', 'core-hooks', 'exceptions', 'windows', 'hv-sim'].filter(
   (name) => !existsSync(path.join(root, 'packages', name, 'dist', 'index.js')),
 );
 if (missing.length > 0) {

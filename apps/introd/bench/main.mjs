@@ -6,7 +6,7 @@ import { referenceFolder } from './inputs.mjs';
 import { FULL, measure, QUICK } from './measure.mjs';
 import { BenchAssertionError } from './operation.mjs';
 
-const GROUPS = ['events', 'memory', 'hooks', 'decoder', 'windows'];
+const GROUPS = ['events', 'memory', 'hooks', 'decoder', 'windows', 'sim'];
 
 const USAGE = `usage: pnpm bench [--group NAME]... [--quick] [--heap]
   --group NAME  only this group (${GROUPS.join(', ')}); may be repeated
