@@ -1,7 +1,7 @@
 // Model-specific registers: those that a 64-bit system needs, and zeros for the memory type range registers.
 import { readApic, writeApic } from './apic';
 import { now, TSC_PER_MICROSECOND } from './clock';
-import { fault, raiseProtection } from './fault';
+import { fault, raiseProtection, setAttention } from './fault';
 import {
   BLOCK_TSC_OFFSET,
   EXIT_KIND_MSR_WRITE,
@@ -107,6 +107,7 @@ function writeMsr(msr: u32, value: u64): void {
       value = (value & ~EFER_LMA) | (old & EFER_LMA);
       store<u64>(cpu + VCPU_EFER, value);
       flushTlb();
+      setAttention();
       return;
     }
     if (msr == 0x277 && !isPat(value)) return raiseProtection(0);

@@ -299,6 +299,7 @@ function deliverPending(interrupts: bool): bool {
     }
     recordDebug(debug);
     store<u64>(cpu + BLOCK_PENDING_DEBUG, 0);
+    store<u32>(cpu + BLOCK_HALTED, 0);
     finishInstruction(cpu);
     passTime();
     return false;
@@ -384,7 +385,7 @@ function runVcpu(limit: i32): i32 {
 function isRunnable(block: usize): bool {
   if (!load<u32>(block + BLOCK_ACTIVE) || load<u32>(block + BLOCK_EXIT_STATE) != NOT_AT_EXIT) return false;
   if (!load<u32>(block + BLOCK_HALTED)) return true;
-  if (load<u32>(block + BLOCK_INJECT_PENDING)) return true;
+  if (load<u32>(block + BLOCK_INJECT_PENDING) || load<u64>(block + BLOCK_PENDING_DEBUG)) return true;
   return (load<u32>(block + VCPU_RFLAGS) & IF) != 0 && pendingInterrupt(block) >= 0;
 }
 

@@ -307,7 +307,10 @@ export function execSystem(op: usize): void {
       return setExtended(op);
     case I_INVLPG:
       // Translations may always be forgotten: all of them is simplest, and right for large pages too.
-      if (privileged()) flushTlb();
+      if (privileged()) {
+        flushTlb();
+        setAttention();
+      }
       return;
     case I_INVD:
     case I_WBINVD:
