@@ -12,8 +12,9 @@ import { type AddressSpaces, everyAddressSpace } from './address-spaces.js';
 import { EngineCounters } from './counters.js';
 import { CrHooks } from './cr-hooks.js';
 import { Dispatcher } from './dispatch.js';
-import { type EptContext, EptDispatcher } from './dispatch-ept.js';
+import { EptDispatcher } from './dispatch-ept.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
+import type { EptContext } from './ept-context.js';
 import { CoreHooksError } from './error.js';
 import { Grants } from './grants.js';
 import { GuestMemory } from './guest-memory.js';
@@ -25,7 +26,6 @@ import { StorePlan } from './store-plan.js';
 import { TickHooks } from './tick-hooks.js';
 import { Translator } from './translator.js';
 
-const EXIT_KIND = u32Index('exitKind');
 const EXIT_REGISTER = u32Index('exitRegister');
 const REPLY_DATA_LENGTH = u32Index('replyDataLength');
 
@@ -203,7 +203,7 @@ export class Engine {
     this.#time = record.exitTime;
     this.#exitKind = record.exitKind;
     this.counters.exits++;
-    if (record.u32[EXIT_KIND] === ExitKind.SHUTDOWN) {
+    if (this.#exitKind === ExitKind.SHUTDOWN) {
       this.#shutdownReason = record.u32[EXIT_REGISTER] as ShutdownReason;
       return 'shutdown';
     }

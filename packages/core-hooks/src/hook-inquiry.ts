@@ -1,0 +1,286 @@
+import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
+import { AccessList, accessedAddresses, type DecodedInstruction } from '@introd/x86';
+import { AccessEvent } from './access-event.js';
+import type { EptContext } from './ept-context.js';
+import { NO_FRAME } from './grants.js';
+import type { PageHook } from './page-hooks.js';
+import type { PageTableWrite } from './page-table-write.js';
+import { Plan } from './store-plan.js';
+import { Walk } from './translator.js';
+
+const RIP = u32Index('rip');
+const CR3 = u32Index('cr3');
+const EXIT_SIZE = u32Index('exitSize');
+const EXIT_GPA = u32Index('exitGpa');
+const EXIT_GLA = u32Index('exitGla');
+const EXIT_GLA_VALID = u32Index('exitGlaValid');
+const DATA = Access.READ | Access.WRITE;
+/** Offset in a page. On an address above 2^32 the bit operation still sees its low bits; `%` would divide doubles. */
+const OFFSET_MASK = PAGE_SIZE - 1;
+
+/** Operand number of an access that the processor made without an operand of the instruction. */
+const NO_OPERAND = -1;
+/** Bytes asked about when a backend does not say how many the processor touched: one descriptor, one stack slot. */
+const UNKNOWN_SIZE = 8;
+
+/**
+ * Asks the hooks about what one exit touches: every address of the instruction, page by page, and the hooks whose range each of them meets.
+ * What they said is in the properties. Made once and used for every exit.
+ */
+export class HookInquiry {
+  readonly #context: EptContext;
+  readonly #list = new AccessList();
+  readonly #event: AccessEvent;
+  /** Operand whose hooks are being called. */
+  #operand = NO_OPERAND;
+
+  vcpu!: VcpuRecord;
+  index = 0;
+  /** The instruction at RIP; undefined when only what the hardware reported is asked about. */
+  instruction: DecodedInstruction | undefined;
+  /** The strongest verdict so far. */
+  verdict: Verdict = Verdict.ALLOWED;
+  /** Whether a hook was touched whose stores the engine carries out itself where it can. */
+  emulationWanted = false;
+  /** Whether such a hook holds page-table entries. */
+  pageTableTouched = false;
+  /** Whether the access has to wait for another VCPU. */
+  postponed = false;
+
+  constructor(context: EptContext) {
+    this.#context = context;
+    this.#event = new AccessEvent({
+      oldBytes: (event) => this.#oldBytes(event),
+      newBytes: (event) => this.#newBytes(event),
+    });
+  }
+
+  /** Turns to the exit of a VCPU. */
+  open(vcpu: VcpuRecord, index: number): void {
+    this.vcpu = vcpu;
+    this.index = index;
+    this.instruction = undefined;
+    this.reset();
+  }
+
+  /** Forgets what the hooks said, and the store that was planned for them. */
+  reset(): void {
+    this.verdict = Verdict.ALLOWED;
+    this.emulationWanted = false;
+    this.pageTableTouched = false;
+    this.postponed = false;
+    this.#context.plan.reset();
+  }
+
+  /** Makes a list of every address that the instruction at RIP touches. */
+  list(instruction: DecodedInstruction): void {
+    this.instruction = instruction;
+    accessedAddresses(instruction, this.vcpu, this.#list);
+  }
+
+  /** Frame of the access that the hardware reported. */
+  get exitFrame(): number {
+    const registers = this.vcpu.u32;
+    return (registers[EXIT_GPA]! >>> 12) + registers[EXIT_GPA + 1]! * 0x10_0000;
+  }
+
+  /** Calls the hooks of everything that the instruction touches. */
+  askInstruction(access: Access): void {
+    const instruction = this.instruction!;
+    const list = this.#list;
+    const registers = this.vcpu.u32;
+    if ((access & Access.EXECUTE) !== 0) {
+      this.#operand = NO_OPERAND;
+      this.#askRange(registers[RIP]!, registers[RIP + 1]!, instruction.length, Access.EXECUTE);
+    }
+    let unexplained = access & DATA;
+    const { exitFrame } = this;
+    for (let operand = 0; operand < list.count; operand++) {
+      this.#operand = operand;
+      const touched = list.access[operand]!;
+      if (this.#askRange(list.low[operand]!, list.high[operand]!, list.size[operand]!, touched, exitFrame)) {
+        unexplained &= (touched & unexplained & Access.WRITE) !== 0 ? 0 : ~touched;
+      }
+    }
+    if (unexplained !== 0) {
+      // Segment loads read and mark descriptors, XSAVE areas have no fixed size: no operand tells of them.
+      this.#operand = NO_OPERAND;
+      this.askHardware(unexplained);
+    }
+  }
+
+  /** Calls the hooks of the access that the hardware reported. */
+  askHardware(access: Access): void {
+    const registers = this.vcpu.u32;
+    const gpa = this.vcpu.exitGpa;
+    const size = Math.min(registers[EXIT_SIZE]! || UNKNOWN_SIZE, PAGE_SIZE - (gpa & OFFSET_MASK));
+    this.#operand = NO_OPERAND;
+    this.#askPage(registers[EXIT_GLA]!, registers[EXIT_GLA + 1]!, gpa, size, access);
+  }
+
+  /**
+   * Splits a linear range over its pages and calls the hooks of each. A page that is not mapped is left out: the processor faults on it.
+   * @returns whether one of the pages is `exitFrame`
+   */
+  #askRange(low: number, high: number, size: number, access: Access, exitFrame = NO_FRAME): boolean {
+    let onExitFrame = false;
+    for (let done = 0; done < size; ) {
+      const sum = low + done;
+      const atLow = sum >>> 0;
+      const atHigh = sum > 0xffff_ffff ? (high + 1) >>> 0 : high;
+      const count = Math.min(size - done, PAGE_SIZE - (atLow & OFFSET_MASK));
+      const gpa = this.#resolve(this.vcpu, atLow, atHigh);
+      if (gpa >= 0) {
+        onExitFrame ||= Math.floor(gpa / PAGE_SIZE) === exitFrame;
+        this.#askPage(atLow, atHigh, gpa, count, access);
+      }
+      done += count;
+    }
+    return onExitFrame;
+  }
+
+  /**
+   * Physical address of a linear one: on the page that faulted the one that the hardware used, on others what the guest's tables say.
+   * @returns -1 when it is not mapped
+   */
+  readonly #resolve = (vcpu: VcpuRecord, low: number, high: number): number => {
+    const registers = vcpu.u32;
+    if (
+      registers[EXIT_GLA_VALID] === 1 &&
+      registers[EXIT_GLA + 1] === high &&
+      (registers[EXIT_GLA]! ^ low) >>> 12 === 0
+    ) {
+      const page = (registers[EXIT_GPA]! & ~OFFSET_MASK) | (low & OFFSET_MASK);
+      return (page >>> 0) + registers[EXIT_GPA + 1]! * 0x1_0000_0000;
+    }
+    const { translator } = this.#context;
+    return translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high) === Walk.OK ? translator.gpa : -1;
+  };
+
+  /** Calls the hooks of one page that an access touches: execute, read, write (behaviour 1.2.5). */
+  #askPage(low: number, high: number, gpa: number, size: number, access: Access): void {
+    const page = this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
+    if (page === undefined) {
+      return;
+    }
+    const event = this.#event;
+    event.vcpu = this.vcpu;
+    event.vcpuIndex = this.index;
+    event.instruction = this.instruction;
+    event.gpa = gpa as Gpa;
+    event.size = size;
+    event.glaLow = low;
+    event.glaHigh = high;
+    const first = gpa & OFFSET_MASK;
+    const end = first + size;
+    if ((access & Access.EXECUTE) !== 0 && page.executes.length > 0) {
+      this.#callAll(page.executes, Access.EXECUTE, first, end);
+    }
+    if ((access & Access.READ) !== 0 && page.reads.length > 0) {
+      this.#callAll(page.reads, Access.READ, first, end);
+    }
+    if ((access & Access.WRITE) !== 0 && page.writes.length > 0) {
+      this.#callAll(page.writes, Access.WRITE, first, end);
+    }
+  }
+
+  #callAll(hooks: readonly PageHook[], access: Access, first: number, end: number): void {
+    const event = this.#event;
+    event.access = access;
+    for (let at = 0; at < hooks.length; at++) {
+      const hook = hooks[at]!;
+      if (hook.first >= end || hook.end <= first || hook.removed) {
+        continue;
+      }
+      event.skipOthers = false;
+      if (hook.emulateWrites) {
+        if (!hook.pagingStructure && this.#context.grants.executesFrom(hook.page.frame, this.index)) {
+          // Another VCPU may yet execute from this code page what was decided about; the write has to wait.
+          this.postponed = true;
+          continue;
+        }
+        this.#prepareStore(hook);
+      }
+      if (hook.pagingStructure) {
+        this.#askEntries(hook, first, end);
+      } else {
+        this.#call(hook, undefined);
+      }
+      if (event.skipOthers) {
+        return;
+      }
+    }
+  }
+
+  /** Plans the store that touches a hook whose writes the engine makes itself where it can. */
+  #prepareStore(hook: PageHook): void {
+    const { plan } = this.#context;
+    this.emulationWanted = true;
+    this.pageTableTouched ||= hook.pagingStructure;
+    if (this.instruction === undefined || this.#operand !== this.instruction.storeOperand) {
+      plan.kind = Plan.UNKNOWN;
+    } else {
+      plan.prepare(this.instruction, this.vcpu, this.#list, this.#resolve);
+    }
+  }
+
+  /** Asks a hook about each entry that a store changes on this page. */
+  #askEntries(hook: PageHook, first: number, end: number): void {
+    const { plan, counters } = this.#context;
+    const event = this.#event;
+    if (plan.kind !== Plan.EMULATE && plan.kind !== Plan.NATIVE) {
+      // Nobody can judge a value that is not known; the conclusion blocks it.
+      return;
+    }
+    const page = event.gpa - first;
+    const from = Math.max(hook.first, first) & ~7;
+    const to = Math.min(hook.end, end);
+    for (let entry = from; entry < to; entry += 8) {
+      plan.selectEntry(page + entry);
+      if (plan.isIrrelevant) {
+        counters.irrelevantPageTableWrites++;
+      } else {
+        this.#call(hook, plan.write);
+        if (hook.removed || event.skipOthers) {
+          return;
+        }
+      }
+    }
+  }
+
+  #call(hook: PageHook, pageTableWrite: PageTableWrite | undefined): void {
+    const event = this.#event;
+    event.hook = hook;
+    event.pageTableWrite = pageTableWrite;
+    event.verdict = Verdict.ALLOWED;
+    event.removeHook = false;
+    this.#context.counters.hookCalls++;
+    try {
+      hook.callback(event);
+    } catch (cause) {
+      event.verdict = this.#context.fallback;
+      this.#context.report('callback', 'the callback of a page hook threw', cause);
+    }
+    if (event.removeHook) {
+      hook.remove();
+    }
+    if (event.verdict > this.verdict) {
+      this.verdict = event.verdict;
+    }
+  }
+
+  #oldBytes(event: AccessEvent): Uint8Array {
+    const bytes = new Uint8Array(event.size);
+    return this.#context.memory.readPhysical(event.gpa, bytes) ? bytes : new Uint8Array(0);
+  }
+
+  #newBytes(event: AccessEvent): Uint8Array | undefined {
+    const instruction = this.instruction;
+    if (event.access !== Access.WRITE || instruction === undefined || this.#operand !== instruction.storeOperand) {
+      return undefined;
+    }
+    const { plan } = this.#context;
+    plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
+    return plan.newBytes(event.gpa, event.size);
+  }
+}
