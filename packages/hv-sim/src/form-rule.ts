@@ -1,4 +1,4 @@
-import { opCode } from './op-codes.js';
+import { CONDITIONS, opCode } from './op-codes.js';
 import type { OpWriter } from './op-writer.js';
 
 /** Writes the record of one form of an instruction. */
@@ -14,6 +14,17 @@ export function operandSize(part: string): number {
   const size = { AL: 1, AX: 2, EAX: 4, RAX: 8 }[part];
   if (size === undefined) throw new RangeError(`no operand is called ${part}`);
   return size;
+}
+
+/** Size in bytes of the operand that a letter of a form's name stands for: `Movsb`, `Pushfq`. */
+export const LETTER_SIZES: Readonly<Record<string, number>> = { b: 1, w: 2, d: 4, q: 8 };
+
+/** The conditions as the forms' names have them (`Jne_rel8_64`), to be put into a pattern. */
+export const conditionNames = CONDITIONS.map((name) => name.toLowerCase()).join('|');
+
+/** Number of a condition by its name in a form's name. */
+export function conditionNumber(name: string): number {
+  return CONDITIONS.indexOf(name.toUpperCase() as (typeof CONDITIONS)[number]);
 }
 
 /** An operation without operands that a record must name. */

@@ -1,16 +1,21 @@
-import { OpKind, Register } from '@introd/x86/decoder';
-import { destinationOnly, type Emit, type FormRule, memoryOnly, operandSize, plain, sourceOnly } from './form-rule.js';
-import { ALU_KINDS, CONDITIONS, opCode, SHIFT_KINDS, UNARY_KINDS } from './op-codes.js';
+import { Register } from '@introd/x86/decoder';
+import {
+  conditionNames,
+  conditionNumber,
+  destinationOnly,
+  type Emit,
+  type FormRule,
+  memoryOnly,
+  operandSize,
+  plain,
+  sourceOnly,
+} from './form-rule.js';
+import { ALU_KINDS, OPERAND_FORMS, opCode, SHIFT_KINDS, UNARY_KINDS } from './op-codes.js';
 import { OpFlag } from './op-layout.js';
-
-/** Operation for each of `names`, to be chosen by index. */
-function codes(names: readonly string[]): readonly number[] {
-  return names.map(opCode);
-}
 
 /** Numbers of an operation's five forms: RR RI RM MR MI. */
 function formCodes(name: string, suffix: string): readonly number[] {
-  return codes(['RR', 'RI', 'RM', 'MR', 'MI'].map((form) => `${name}_${form}_${suffix}`));
+  return OPERAND_FORMS.map((form) => opCode(`${name}_${form}_${suffix}`));
 }
 
 /** A two-operand instruction with an operation for each form. */
@@ -72,13 +77,6 @@ function registerLoad(registerCode: number, memoryCode: number, size: number, ki
   };
 }
 
-/** Operation letter groups of names. */
-const conditionNames = CONDITIONS.map((name) => name.toLowerCase()).join('|');
-
-function conditionNumber(name: string): number {
-  return CONDITIONS.indexOf(name.toUpperCase() as (typeof CONDITIONS)[number]);
-}
-
 function extend(kind: string, destination: string, source: string): Emit {
   const size = operandSize(destination);
   const sourceSize = operandSize(source);
@@ -133,97 +131,6 @@ function vex(name: string, operand: string, source: number, third: number): Emit
   };
 }
 
-function branch(name: string): Emit {
-  const code = opCode(name);
-  const ends = name === 'JMP';
-  return (op) => {
-    op.code(code);
-    op.target();
-    op.ends = ends;
-  };
-}
-
-function indirect(name: string): Emit {
-  const registerCode = opCode(`${name}_R`);
-  const memoryCode = opCode(`${name}_M`);
-  return (op) => {
-    if (op.isMemory(0)) {
-      op.code(memoryCode);
-      op.memory();
-    } else {
-      op.code(registerCode);
-      op.sourceRegister(0);
-    }
-    op.ends = name === 'JMP';
-  };
-}
-
-function loop(name: string, narrow: boolean): Emit {
-  const code = opCode(name);
-  return (op) => {
-    op.code(code);
-    op.target();
-    if (narrow) op.flag(OpFlag.ADDRESS_32);
-  };
-}
-
-function push(size: number): Emit {
-  if (size === 2) return sourceOnly('PUSH', 2);
-  const [registerCode, immediateCode, memoryCode] = codes(['PUSH_R', 'PUSH_I', 'PUSH_M']) as [number, number, number];
-  return (op) => {
-    op.size(size);
-    if (op.isMemory(0)) {
-      op.code(memoryCode);
-      op.memory();
-    } else if (op.isRegister(0)) {
-      op.code(registerCode);
-      op.sourceRegister(0);
-    } else {
-      op.code(immediateCode);
-      op.immediate(0);
-    }
-  };
-}
-
-function pop(size: number): Emit {
-  const registerCode = opCode(size === 2 ? 'POP' : 'POP_R');
-  const memoryCode = opCode('POP_M');
-  return (op) => {
-    op.code(op.isMemory(0) ? memoryCode : registerCode);
-    op.size(size);
-    op.destination(0);
-  };
-}
-
-const SIZES: Readonly<Record<string, number>> = { b: 1, w: 2, d: 4, q: 8 };
-
-function string(name: string, letter: string): Emit {
-  const code = opCode(name.toUpperCase());
-  const size = SIZES[letter]!;
-  return (op) => {
-    const { instruction } = op;
-    op.code(code);
-    op.size(size);
-    if (instruction.hasRepPrefix) op.flag(OpFlag.REPEAT);
-    else if (instruction.hasRepnePrefix) op.flag(OpFlag.REPEAT_NOT_EQUAL);
-    for (let operand = 0; operand < instruction.opCount; operand++) {
-      const kind = instruction.opKind(operand);
-      if (kind === OpKind.MemorySegESI || kind === OpKind.MemoryESEDI) op.flag(OpFlag.ADDRESS_32);
-      if (kind === OpKind.MemorySegESI || kind === OpKind.MemorySegRSI) op.segment();
-    }
-  };
-}
-
-function enter(size: number): Emit {
-  const code = opCode('ENTER');
-  return (op) => {
-    op.code(code);
-    op.size(size);
-    op.immediateValue(op.instruction.immediate16);
-    op.sourceSize(op.instruction.immediate8_2nd);
-  };
-}
-
 function lea(operand: string): Emit {
   const code = opCode(`LEA_${operandSize(operand) * 8}`);
   return (op) => {
@@ -235,7 +142,7 @@ function lea(operand: string): Emit {
 
 const aluNames = ALU_KINDS.map((name) => name[0] + name.slice(1).toLowerCase()).join('|');
 
-/** General instructions. The first rule whose pattern matches a name counts. */
+/** General instructions on data: moves, arithmetic, bits, flags; and those that do nothing. */
 export const generalForms: readonly FormRule[] = [
   [
     new RegExp(`^(${aluNames})_(rm\\d+|r\\d+|AL|AX|EAX|RAX)_`),
@@ -355,7 +262,8 @@ export const generalForms: readonly FormRule[] = [
   [
     new RegExp(`^Set(${conditionNames})_rm8$`),
     ([, condition]) => {
-      const [registerCode, memoryCode] = codes(['SETCC_R', 'SETCC_M']) as [number, number];
+      const registerCode = opCode('SETCC_R');
+      const memoryCode = opCode('SETCC_M');
       const kind = conditionNumber(condition!);
       return (op) => {
         op.code(op.isMemory(0) ? memoryCode : registerCode);
@@ -374,35 +282,9 @@ export const generalForms: readonly FormRule[] = [
       return registerLoad(opCode(`CMOV_${size * 8}_R`), opCode(`CMOV_${size * 8}_M`), size, kind);
     },
   ],
-  [new RegExp(`^J(${conditionNames})_rel(?:8|32)_64$`), ([, condition]) => branch(`J${condition!.toUpperCase()}`)],
-  [/^(Jmp|Call)_rel(?:8|32)_64$/, ([, name]) => branch(name!.toUpperCase())],
-  [/^(Jmp|Call)_rm64$/, ([, name]) => indirect(name!.toUpperCase())],
-  [
-    /^Retnq(_imm16)?$/,
-    ([, immediate]) => {
-      const code = opCode(immediate ? 'RET_I' : 'RET');
-      return (op) => {
-        op.code(code);
-        if (immediate) op.immediate(0);
-        op.ends = true;
-      };
-    },
-  ],
-  [/^(Loopne|Loope|Loop)_rel8_64_(ECX|RCX)$/, ([, name, counter]) => loop(name!.toUpperCase(), counter === 'ECX')],
-  [/^J(e|r)cxz_rel8_64$/, ([, width]) => loop('JRCXZ', width === 'e')],
-  [/^Push(?:q_imm32|q_imm8|_r64|_rm64)$/, () => push(8)],
-  [/^Push(?:_imm16|w_imm8|_r16|_rm16)$/, () => push(2)],
-  [/^Pop_rm?(16|64)$/, ([, bits]) => pop(Number(bits) / 8)],
-  [/^Push(q|w)_(?:FS|GS)$/, ([, letter]) => sourceOnly('PUSH_SEGMENT', SIZES[letter!]!)],
-  [/^Pushf(q|w)$/, ([, letter]) => plain('PUSHF', SIZES[letter!]!)],
-  [/^Popf(q|w)$/, ([, letter]) => plain('POPF', SIZES[letter!]!)],
-  [/^Enter(q|w)_imm16_imm8$/, ([, letter]) => enter(SIZES[letter!]!)],
-  [/^Leaveq$/, () => plain('LEAVE', 8)],
-  [/^Leavew$/, () => plain('LEAVE_16', 2)],
   [/^(Cbw|Cwde|Cdqe)$/, ([name]) => plain('CBW', { Cbw: 2, Cwde: 4, Cdqe: 8 }[name!]!)],
   [/^(Cwd|Cdq|Cqo)$/, ([name]) => plain('CWD', { Cwd: 2, Cdq: 4, Cqo: 8 }[name!]!)],
   [/^(Clc|Stc|Cmc|Cld|Std|Lahf|Sahf)$/, ([name]) => plain(name!.toUpperCase())],
-  [/^(Movs|Stos|Lods|Cmps|Scas|Ins|Outs)([bwdq])_(?!xmm)\w+$/, ([, name, letter]) => string(name!, letter!)],
   [/^(?:Nop|Reservednop)_|^Nop[wdq]$|^Endbr(?:32|64)$|^Pause$|^Prefetch|^[LMS]fence|^Cldemote/, () => plain('NOP')],
   [/^(?:Clflush|Clflushopt|Clwb)_m8$/, () => memoryOnly('PROBE', 1)],
   [/^Ud[012]/, () => (op) => op.invalid()],

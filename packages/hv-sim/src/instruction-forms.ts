@@ -1,12 +1,15 @@
 import { Code } from '@introd/x86/decoder';
+import { branchForms } from './branch-forms.js';
 import type { Emit } from './form-rule.js';
 import { generalForms } from './general-forms.js';
 import { sseForms } from './sse-forms.js';
+import { stackForms } from './stack-forms.js';
+import { stringForms } from './string-forms.js';
 import { systemForms } from './system-forms.js';
 
-/** How each form that the machine has is written, by the decoder's number for it. */
+/** How each form that the machine has is written, by the decoder's number for it. The first rule whose pattern matches its name counts. */
 export const instructionForms: ReadonlyMap<Code, Emit> = (() => {
-  const rules = [...generalForms, ...sseForms, ...systemForms];
+  const rules = [...generalForms, ...branchForms, ...stackForms, ...stringForms, ...sseForms, ...systemForms];
   const forms = new Map<Code, Emit>();
   for (const [name, code] of Object.entries(Code)) {
     if (typeof code !== 'number') continue;

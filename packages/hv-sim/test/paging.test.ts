@@ -193,6 +193,26 @@ describe('translations', () => {
     }
   });
 
+  test('POPF that changes AC opens and closes SMAP at once, also for translations already used', () => {
+    const guest = new TinyGuest();
+    guest.gate(14, BigInt(AT.stubs + 14 * 16), { ist: 1 });
+    guest.code(`
+      mov rax, cr4
+      bts rax, 21
+      mov cr4, rax
+      mov rbx, 0x19000
+      push 0x40002
+      popfq
+      mov cl, [rbx]
+      push 2
+      popfq
+      closed: mov cl, [rbx]
+      out 0xf4, al`);
+    guest.machine.run(30);
+    expect(guest.machine.powerOffCode).toBe(14);
+    expect(guest.read64(AT.istStack - 40)).toBe(guest.label('closed'));
+  });
+
   test('a write across two pages writes nothing when the second is missing', () => {
     const guest = new TinyGuest();
     guest.map(0x31, 0n);
