@@ -138,7 +138,7 @@ export class Engine {
       translator: this.translator,
       cache: this.#cache,
       grants,
-      plan: new StorePlan(port, this.#pages, this.translator, undefined),
+      plan: new StorePlan(port, this.#pages, this.translator),
       counters,
       fallback: this.#fallback,
       addressSpaces: everyAddressSpace,

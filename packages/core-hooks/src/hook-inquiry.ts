@@ -4,6 +4,7 @@ import { AccessEvent } from './access-event.js';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
 import type { PageHook } from './page-hooks.js';
+import { mapsTheSame } from './page-table-entry.js';
 import type { PageTableWrite } from './page-table-write.js';
 import { Plan } from './store-plan.js';
 import { Walk } from './translator.js';
@@ -237,7 +238,7 @@ export class HookInquiry {
     const to = Math.min(hook.end, end);
     for (let entry = from; entry < to; entry += 8) {
       plan.selectEntry(page + entry);
-      if (plan.isIrrelevant) {
+      if (mapsTheSame(plan.write)) {
         counters.irrelevantPageTableWrites++;
       } else {
         this.#call(hook, plan.write);

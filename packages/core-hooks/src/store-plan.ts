@@ -1,16 +1,10 @@
 import { type Gpa, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
-import type { FullPort } from '@introd/glue';
-import { RegisterGroup } from '@introd/glue';
-import {
-  type AccessList,
-  type DecodedInstruction,
-  SourceKind,
-  StoreEffect,
-  type VectorRegisters,
-  writtenValue,
-} from '@introd/x86';
+import { type FullPort, RegisterGroup } from '@introd/glue';
+import { type AccessList, type DecodedInstruction, SourceKind, StoreEffect, writtenValue } from '@introd/x86';
 import type { PageCache } from './page-cache.js';
+import { ACCESSED, DIRTY, loadEntry, oldLowAt, storeByte, storeOperand } from './page-table-entry.js';
 import { PageTableWrite } from './page-table-write.js';
+import { Marks, markTables } from './table-marks.js';
 import { type Translator, Walk } from './translator.js';
 
 const CR3 = u32Index('cr3');
@@ -34,16 +28,6 @@ export type Plan = (typeof Plan)[keyof typeof Plan];
 /** Most bytes of a store whose value is computed: one vector register. */
 const MAX_STORE = 64;
 
-/** Bits of an entry that decide what it maps and for whom: P, RW, US, PS and the address (core-hooks.md 7, test 3). */
-const MONITORED_LOW = 0xffff_f087;
-const MONITORED_HIGH = 0x000f_ffff;
-const PRESENT = 1;
-/** Bits that the processor sets by itself. */
-const ACCESSED = 0x20;
-const DIRTY = 0x40;
-/** How often the tables are walked again because an entry changed while its bits were set. */
-const MAX_MARK_ATTEMPTS = 8;
-
 /** Translates an address of the instruction at hand; -1 when it is not mapped. */
 export type Resolve = (vcpu: VcpuRecord, low: number, high: number) => number;
 
@@ -60,7 +44,6 @@ export class StorePlan {
   readonly #new = new Uint8Array(MAX_STORE);
   readonly #source = new Uint8Array(MAX_STORE);
   readonly #words = new Uint32Array(this.#source.buffer);
-  readonly #vectors: VectorRegisters | undefined;
 
   kind: Plan = Plan.NONE;
   /** The entry that callbacks are asked about. */
@@ -89,11 +72,10 @@ export class StorePlan {
   #glaLow = 0;
   #glaHigh = 0;
 
-  constructor(port: FullPort, pages: PageCache, translator: Translator, vectors: VectorRegisters | undefined) {
+  constructor(port: FullPort, pages: PageCache, translator: Translator) {
     this.#port = port;
     this.#pages = pages;
     this.#translator = translator;
-    this.#vectors = vectors;
   }
 
   /** Forgets the last instruction. */
@@ -130,9 +112,6 @@ export class StorePlan {
       return;
     }
     if (!this.#planSlot(instruction, vcpu)) {
-      if (this.#vectors !== undefined) {
-        this.#planNative(instruction, vcpu, size);
-      }
       return;
     }
     if (!this.#effect.complete) {
@@ -152,23 +131,14 @@ export class StorePlan {
     const offset = this.gpa & 7;
     const size = this.#size;
     this.#loadSlot(this.gpa - offset);
-    const { oldLow, oldHigh } = this.write;
-    let low = oldLow;
-    let high = oldHigh;
-    if (offset >= 4) {
-      low = oldHigh >>> ((offset - 4) * 8);
-      high = 0;
-    } else if (offset > 0) {
-      low = ((oldLow >>> (offset * 8)) | (oldHigh << (32 - offset * 8))) >>> 0;
-      high = 0;
-    } else if (size < 8) {
-      high = 0;
-    }
+    const { write } = this;
+    const low = oldLowAt(write, offset);
+    const high = size === 8 ? write.oldHigh : 0;
     const words = this.#words;
     if (!this.#effect.compute(instruction, vcpu, low, high, words[0]!, words[1]!)) {
       return false;
     }
-    this.#merge(offset, size, this.#effect.newLow, this.#effect.newHigh);
+    storeOperand(write, offset, size, this.#effect.newLow, this.#effect.newHigh);
     return true;
   }
 
@@ -186,24 +156,9 @@ export class StorePlan {
     for (let at = 0; at < 8; at++) {
       const index = this.#indexOf(gpa + at);
       if (index >= 0) {
-        const shift = (at & 3) * 8;
-        const value = this.#new[index]!;
-        if (at < 4) {
-          write.newLow = ((write.newLow & ~(0xff << shift)) | (value << shift)) >>> 0;
-        } else {
-          write.newHigh = ((write.newHigh & ~(0xff << shift)) | (value << shift)) >>> 0;
-        }
+        storeByte(write, at, this.#new[index]!);
       }
     }
-  }
-
-  /** Whether the selected entry maps the same as before: nobody needs to be asked (behaviour 1.2.5). */
-  get isIrrelevant(): boolean {
-    const { oldLow, oldHigh, newLow, newHigh } = this.write;
-    if (((oldLow | newLow) & PRESENT) === 0) {
-      return true;
-    }
-    return ((oldLow ^ newLow) & MONITORED_LOW) === 0 && ((oldHigh ^ newHigh) & MONITORED_HIGH) === 0;
   }
 
   /** Whether a callback replaced a value that was last selected for a store which the processor makes. */
@@ -217,7 +172,9 @@ export class StorePlan {
    */
   commit(vcpu: VcpuRecord, index: number): boolean {
     const write = this.write;
-    if (!this.#markTables(vcpu)) {
+    const { gpa } = this;
+    const marks = markTables(this.#port, this.#translator, vcpu, this.#glaLow, this.#glaHigh, gpa, write.gpa);
+    if (marks === Marks.FAILED || (marks === Marks.WATCHED && !this.#planAgain(vcpu))) {
       return false;
     }
     const offset = this.gpa & 7;
@@ -247,41 +204,9 @@ export class StorePlan {
   }
 
   /**
-   * Sets the accessed and dirty bits that the processor would set on the way to the stored bytes (SDM vol. 3A, 4.8), each in one
-   * compare-exchange. Where such an entry is the one that is stored to, what is stored is computed again from it.
-   * @returns false when memory changed under it, or the store is not any more what was decided about
+   * Computes the store again from an entry that got its accessed or dirty bit by being on the way to itself.
+   * @returns false when more than these bits differ from what was decided about
    */
-  #markTables(vcpu: VcpuRecord): boolean {
-    const translator = this.#translator;
-    const registers = vcpu.u32;
-    let own = false;
-    for (let attempt = 0; attempt < MAX_MARK_ATTEMPTS; attempt++) {
-      const status = translator.walk(registers[CR3]!, registers[CR3 + 1]!, this.#glaLow, this.#glaHigh);
-      if (status !== Walk.OK || translator.gpa !== this.gpa) {
-        // The processor used a translation that it remembers; the tables do not lead here any more.
-        return true;
-      }
-      let done = true;
-      const leaf = translator.depth - 1;
-      for (let level = 0; level <= leaf && done; level++) {
-        const low = translator.entryLow(level);
-        const marked = (low | (level === leaf ? ACCESSED | DIRTY : ACCESSED)) >>> 0;
-        if (marked !== low) {
-          const high = translator.entryHigh(level);
-          const at = translator.entryGpa(level);
-          own ||= at === this.write.gpa;
-          // In a self-map one entry serves several levels: what was set for the first makes the next one fail, and walk again.
-          done = this.#port.compareExchange(at, 8, low, high, marked, high);
-        }
-      }
-      if (done) {
-        return !own || this.#planAgain(vcpu);
-      }
-    }
-    return false;
-  }
-
-  /** Computes the store again; only the accessed and dirty bits may differ from what was decided about. */
   #planAgain(vcpu: VcpuRecord): boolean {
     const write = this.write;
     const { newLow, newHigh, replaced } = write;
@@ -403,7 +328,7 @@ export class StorePlan {
       }
       this.#old[at] = page.bytes[gpa % PAGE_SIZE]!;
     }
-    if (writtenValue(instruction, vcpu, this.#old.subarray(0, size), this.#new, undefined, this.#vectors)) {
+    if (writtenValue(instruction, vcpu, this.#old.subarray(0, size), this.#new)) {
       this.kind = Plan.NATIVE;
     }
   }
@@ -422,30 +347,8 @@ export class StorePlan {
 
   /** Puts the 8 bytes at `gpa` as they are now into {@link write}. */
   #loadSlot(gpa: number): void {
-    const write = this.write;
     const words = this.#pages.get(Math.floor(gpa / PAGE_SIZE))!.words;
     const index = (gpa % PAGE_SIZE) >> 2;
-    write.gpa = gpa as Gpa;
-    write.oldLow = words[index]!;
-    write.oldHigh = words[index + 1]!;
-    write.replaced = false;
-  }
-
-  /** Makes the new entry of the old one and the stored operand. */
-  #merge(offset: number, size: number, low: number, high: number): void {
-    const write = this.write;
-    if (size === 8) {
-      write.newLow = low;
-      write.newHigh = high;
-      return;
-    }
-    const mask = size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff;
-    const shift = (offset & 3) * 8;
-    const lowPart = offset < 4 ? mask << shift : 0;
-    const highPart = offset >= 4 ? mask << shift : shift === 0 ? 0 : mask >>> (32 - shift);
-    const lowValue = offset < 4 ? low << shift : 0;
-    const highValue = offset >= 4 ? low << shift : shift === 0 ? 0 : low >>> (32 - shift);
-    write.newLow = ((write.oldLow & ~lowPart) | lowValue) >>> 0;
-    write.newHigh = ((write.oldHigh & ~highPart) | highValue) >>> 0;
+    loadEntry(this.write, gpa, words[index]!, words[index + 1]!);
   }
 }
