@@ -47,7 +47,7 @@ export async function buildWasm() {
   const asc = await import('assemblyscript/asc');
   await mkdir(path.dirname(output), { recursive: true });
   const { error, stderr } = await asc.main(
-    ['assembly/run.ts', '--outFile', `wasm/cpu.${process.pid}.wasm`, ...OPTIONS],
+    ['assembly/machine.ts', '--outFile', `wasm/cpu.${process.pid}.wasm`, ...OPTIONS],
     {
       readFile: async (name, base) => readFile(path.resolve(packageRoot, base, name), 'utf8').catch(() => null),
       writeFile: async (name, contents, base) => {

@@ -6,7 +6,7 @@ import type { PhysicalMap } from './physical-memory.js';
 import { Translator } from './translate.js';
 import { VCPU_BLOCK_SIZE, VCPU_SIDE } from './vcpu-block.js';
 
-/** What wasm/cpu.wasm exports: assembly/run.ts. */
+/** What wasm/cpu.wasm exports: assembly/machine.ts. */
 interface CpuExports {
   define(regions: number, frames: number, rights: number, flags: number, ops: number, ram: number): void;
   reset(quantum: number): void;
