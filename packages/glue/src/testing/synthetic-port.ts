@@ -7,10 +7,7 @@ import {
   type Gpa,
   type Gva,
   gpa,
-  gpaOf,
-  hex64,
   isExpressible,
-  PAGE_SIZE,
   type Reply,
   type ShutdownReason,
   u32Index,
@@ -25,6 +22,7 @@ import {
   type RegisterGroup,
   type SwitchedExit,
 } from '../port.js';
+import { SyntheticMemory } from './synthetic-memory.js';
 
 /** Options of {@link createSyntheticPort}. */
 export interface SyntheticPortOptions {
@@ -83,29 +81,6 @@ const OLD_VALUE = u32Index('exitOldValue');
 const NEW_VALUE = u32Index('exitNewValue');
 const REPLY_VALUE = u32Index('replyValue');
 
-/** RAM of one region with what belongs to it. */
-class Region {
-  readonly end: number;
-  readonly bytes: Uint8Array;
-  readonly words: Uint32Array;
-  readonly rights: Uint8Array;
-  readonly pages: (Uint8Array | undefined)[];
-
-  constructor(
-    readonly start: number,
-    size: number,
-  ) {
-    if (start % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || size <= 0) {
-      throw new GlueError('ERR_GLUE_NO_MEMORY', `not a page-aligned region: ${hex64(start)}, ${size} bytes`);
-    }
-    this.end = start + size;
-    this.bytes = new Uint8Array(size);
-    this.words = new Uint32Array(this.bytes.buffer);
-    this.rights = new Uint8Array(size / PAGE_SIZE).fill(Access.ALL);
-    this.pages = Array.from({ length: size / PAGE_SIZE });
-  }
-}
-
 /**
  * A port with every capability and no processor behind it: RAM in an array, VCPU records that the test fills, exits that
  * the test raises. For unit tests of what sits on a port, and for benchmarks: nothing on the way of an exit allocates.
@@ -133,7 +108,7 @@ export class SyntheticPort implements FullPort {
   /** MSRs outside the record that `readMsr` knows. */
   readonly msrs = new Map<number, bigint>();
 
-  readonly #regions: Region[];
+  readonly #memory: SyntheticMemory;
   readonly #records: VcpuRecord[] = [];
   readonly #queue = new Uint8Array(QUEUE_SIZE);
   #head = 0;
@@ -150,7 +125,7 @@ export class SyntheticPort implements FullPort {
     this.vcpuCount = options.vcpus ?? 1;
     this.clockOrigin = options.clockOrigin ?? Date.UTC(2024, 0, 1);
     this.memoryRegions = options.memory ?? [{ start: gpa(0), size: 16 * 1024 * 1024 }];
-    this.#regions = this.memoryRegions.map((region) => new Region(region.start, region.size));
+    this.#memory = new SyntheticMemory(this.memoryRegions);
     for (let index = 0; index <= this.vcpuCount; index++) this.#records.push(createVcpuRecord(index));
     this.guestRecord = this.#records[this.vcpuCount]!;
     this.#state = new Uint8Array(this.vcpuCount + 1);
@@ -248,7 +223,7 @@ export class SyntheticPort implements FullPort {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const region of this.#regions) region.rights.fill(Access.ALL);
+    this.#memory.allowAll();
     this.#exitsOn.clear();
     this.#state.fill(0);
     this.#head = this.#tail;
@@ -256,24 +231,12 @@ export class SyntheticPort implements FullPort {
 
   readPhysical(address: Gpa, target: Uint8Array): boolean {
     this.#assertOpen();
-    const region = this.#regionOf(address, target.length);
-    if (region === undefined) return this.#copyAcross(address, target, false);
-    const at = address - region.start;
-    if (target.length <= 16) {
-      const bytes = region.bytes;
-      for (let i = 0; i < target.length; i++) target[i] = bytes[at + i]!;
-    } else {
-      target.set(region.bytes.subarray(at, at + target.length));
-    }
-    return true;
+    return this.#memory.read(address, target);
   }
 
   writePhysical(address: Gpa, source: Uint8Array): boolean {
     this.#assertOpen();
-    const region = this.#regionOf(address, source.length);
-    if (region === undefined) return this.#copyAcross(address, source, true);
-    region.bytes.set(source, address - region.start);
-    return true;
+    return this.#memory.write(address, source);
   }
 
   compareExchange(
@@ -285,46 +248,12 @@ export class SyntheticPort implements FullPort {
     newHigh: number,
   ): boolean {
     this.#assertOpen();
-    const region = this.#regionOf(address, size);
-    if (region === undefined || address % size !== 0) {
-      throw new GlueError('ERR_GLUE_NO_MEMORY', `not ${size} aligned bytes of RAM: ${hex64(address)}`, {
-        address: hex64(address),
-      });
-    }
-    const at = address - region.start;
-    if (size >= 4) {
-      const words = region.words;
-      const word = at >>> 2;
-      if (words[word] !== expectedLow >>> 0) return false;
-      if (size === 8) {
-        if (words[word + 1] !== expectedHigh >>> 0) return false;
-        words[word + 1] = newHigh;
-      }
-      words[word] = newLow;
-      return true;
-    }
-    const bytes = region.bytes;
-    if (bytes[at] !== (expectedLow & 0xff)) return false;
-    if (size === 2) {
-      if (bytes[at + 1] !== ((expectedLow >>> 8) & 0xff)) return false;
-      bytes[at + 1] = newLow >>> 8;
-    }
-    bytes[at] = newLow;
-    return true;
+    return this.#memory.compareExchange(address, size, expectedLow, expectedHigh, newLow, newHigh);
   }
 
   mapPage(frame: Gfn): Uint8Array | undefined {
     this.#assertOpen();
-    const address = gpaOf(frame);
-    const region = this.#regionOf(address, PAGE_SIZE);
-    if (region === undefined) return undefined;
-    const page = (address - region.start) / PAGE_SIZE;
-    let view = region.pages[page];
-    if (view === undefined) {
-      view = region.bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
-      region.pages[page] = view;
-    }
-    return view;
+    return this.#memory.page(frame);
   }
 
   vcpu(index: number): VcpuRecord {
@@ -392,8 +321,7 @@ export class SyntheticPort implements FullPort {
 
   getPageAccess(frame: Gfn): Access {
     this.#assertOpen();
-    const region = this.#regionOf(gpaOf(frame), PAGE_SIZE);
-    return region === undefined ? Access.ALL : region.rights[(gpaOf(frame) - region.start) / PAGE_SIZE]!;
+    return this.#memory.access(frame);
   }
 
   setPageAccess(frame: Gfn, access: Access): void {
@@ -401,12 +329,7 @@ export class SyntheticPort implements FullPort {
     if (!isExpressible(access)) {
       throw new GlueError('ERR_GLUE_ACCESS_NOT_EXPRESSIBLE', 'a page cannot be writable without being readable');
     }
-    const address = gpaOf(frame);
-    const region = this.#regionOf(address, PAGE_SIZE);
-    if (region === undefined) {
-      throw new GlueError('ERR_GLUE_NO_MEMORY', `not RAM: ${hex64(address)}`, { address: hex64(address) });
-    }
-    region.rights[(address - region.start) / PAGE_SIZE] = access;
+    this.#memory.setAccess(frame, access);
     this.pageAccessSets++;
   }
 
@@ -423,31 +346,6 @@ export class SyntheticPort implements FullPort {
     }
     this.#pendingInjection[index] = 1;
     this.injections.push({ index, vector, errorCode, cr2 });
-  }
-
-  #regionOf(address: number, length: number): Region | undefined {
-    const regions = this.#regions;
-    for (let i = 0; i < regions.length; i++) {
-      const region = regions[i]!;
-      if (address >= region.start && address + length <= region.end) return region;
-    }
-    return undefined;
-  }
-
-  /** A range that no single region holds: it may still be RAM when regions touch. Checks all before it copies. */
-  #copyAcross(address: number, bytes: Uint8Array, write: boolean): boolean {
-    for (const copy of [false, true]) {
-      for (let done = 0; done < bytes.length; ) {
-        const region = this.#regionOf(address + done, 1);
-        if (region === undefined) return false;
-        const at = address + done - region.start;
-        const length = Math.min(bytes.length - done, region.bytes.length - at);
-        if (copy && write) region.bytes.set(bytes.subarray(done, done + length), at);
-        else if (copy) bytes.set(region.bytes.subarray(at, at + length), done);
-        done += length;
-      }
-    }
-    return true;
   }
 
   #assertOpen(): void {
