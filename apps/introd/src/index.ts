@@ -14,6 +14,7 @@ export type {
   DemoSummary,
 } from './demo/record.js';
 export { demoRecordSchema, isDemoRecord } from './demo/record-schema.js';
-export { type DemoResult, type DemoSink, type DemoTimings, runDemo } from './demo/run.js';
+export { type DemoResult, type DemoSink, runDemo } from './demo/run.js';
+export type { DemoTimings } from './demo/running-guest.js';
 export type { DemoAttack } from './demo/scenarios.js';
 export { CliError, type CliErrorCode, ExitCode } from './error.js';

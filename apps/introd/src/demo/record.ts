@@ -129,3 +129,8 @@ export type DemoRecord =
   | DemoOutcome
   | DemoSummary
   | DemoFailure;
+
+type Body<R = DemoRecord> = R extends DemoRecord ? Omit<R, 'schemaVersion' | 'time'> : never;
+
+/** Writes a record; version and time are added. */
+export type Tell = (body: Body) => void;
