@@ -12,9 +12,9 @@ import {
   runCli,
   runDemo,
 } from '@introd/introd';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 interface Ran {
   readonly exitCode: number;

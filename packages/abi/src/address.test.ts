@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, expectTypeOf, test } from 'vitest';
+import { describe, expect, expectTypeOf, inject, test } from 'vitest';
 import {
   type Cr3,
   cr3,
@@ -18,7 +18,7 @@ import {
   U64_MASK,
 } from './address.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const runs = { numRuns: 200 * scale };
 const anyGpa = fc.oneof(
   fc.maxSafeNat().map((value) => value % GPA_LIMIT),

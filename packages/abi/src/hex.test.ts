@@ -1,9 +1,9 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, inject, test } from 'vitest';
 import { U64_MASK } from './address.js';
 import { hex64, parseHex64 } from './hex.js';
 
-const runs = { numRuns: 200 * Number(process.env.INTROD_TEST_SCALE ?? 1) };
+const runs = { numRuns: 200 * inject('scale') };
 
 test('every 64-bit value survives text', () => {
   fc.assert(

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, test } from 'vitest';
 import { defineRecord, type FieldType, fieldSize } from './record-layout.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const fieldType: fc.Arbitrary<FieldType> = fc.oneof(
   fc.constantFrom<FieldType[]>('u8', 'u16', 'u32', 'u64'),
   fc.integer({ min: 1, max: 100 }).map((size): FieldType => `bytes:${size}`),

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, test } from 'vitest';
 import { U64_MASK } from './address.js';
 import { ExitCause, ExitKind } from './exit.js';
 import { fieldSize } from './record-layout.js';
@@ -16,7 +16,7 @@ import {
   VcpuRecord,
 } from './vcpu-record.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const fields = Object.entries(VCPU_RECORD.fields);
 const fields64 = fields.filter(([, type]) => type === 'u64').map(([name]) => name as Field64);
 const fields32 = fields.filter(([, type]) => type === 'u32').map(([name]) => name as Field32);

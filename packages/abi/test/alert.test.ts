@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { type Alert, alertJsonSchema, alertTime, assertAlert, isAlert } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const golden = (name: string): unknown =>
   JSON.parse(readFileSync(new URL(`./golden/${name}.json`, import.meta.url), 'utf8'));
 const classes = ['alert-ept-violation', 'alert-translation-violation'];

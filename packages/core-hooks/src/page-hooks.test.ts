@@ -1,11 +1,11 @@
 import { Access, type Gfn, type Gpa, isExpressible } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { DATA, kernel } from '../test/guest-layout.js';
 import { SyntheticGuest } from '../test/synthetic-guest.js';
 import type { PageHook } from './index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const PAGES = 3;
 
 interface Model {

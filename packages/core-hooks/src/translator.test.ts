@@ -1,12 +1,12 @@
 import { type Cr3, type Gfn, type Gpa, type Gva, gpaOf } from '@introd/abi';
 import { SyntheticPort } from '@introd/glue/testing';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { CODE, kernel, PML4 } from '../test/guest-layout.js';
 import { SyntheticGuest } from '../test/synthetic-guest.js';
 import { Engine, type Translation } from './index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 /** A second walker, as plain as SDM vol. 3A, 4.5 can be written: recursion over 64-bit integers. */
 function naive(

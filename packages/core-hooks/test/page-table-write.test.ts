@@ -1,11 +1,11 @@
 import { Access, type Field64, type Gpa, Verdict } from '@introd/abi';
 import fc from 'fast-check';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, inject, it } from 'vitest';
 import type { AccessEvent } from '../src/index.js';
 import { CODE, DATA, kernel, STACK } from './guest-layout.js';
 import { code, get64, microMachine, prepare, put64, SimGuest } from './sim-guest.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 /** The entry that every instruction stores to; what lies around it shows stray writes. */
 const ENTRY = DATA + 0x100;

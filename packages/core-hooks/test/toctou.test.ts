@@ -1,10 +1,10 @@
 import { Access, type Gpa, Verdict } from '@introd/abi';
 import { enterLongMode } from '@introd/hv-sim';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { CODE, DATA, kernel, PML4, STACK } from './guest-layout.js';
 import { code, get64, microMachine, prepare, put64, SimGuest } from './sim-guest.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const SEEDS = 30 * scale;
 
 const ENTRY = DATA + 0x100;

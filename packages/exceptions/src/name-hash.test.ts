@@ -1,9 +1,9 @@
 import { crc32 as zlibCrc32 } from 'node:zlib';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { crc32OfUtf16, hashImageName, NO_NAME, originatorHash, PredefinedName } from './name-hash.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 describe('hashes of names', () => {
   it('equal zlib over the lower-case UTF-16LE name', () => {

@@ -1,12 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { baselineRules } from './baseline.js';
 import { ExceptionsEngine } from './engine.js';
 import { ExceptionsError } from './error.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const referenceData = process.env.INTROD_REFERENCE_DATA;
 
 const load = (...texts: string[]) =>

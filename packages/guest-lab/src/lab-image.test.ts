@@ -1,6 +1,6 @@
 import { type Cr3, type Gva, gva, PAGE_SIZE, rootOf } from '@introd/abi';
 import { ProfileStore } from '@introd/windows-profiles';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, test } from 'vitest';
 import { pteAddressOf } from './address-space.js';
 import { assembleKernel } from './code/assemble-kernel.js';
 import { kernelSections } from './kernel-image.js';
@@ -13,7 +13,7 @@ import { SeededRandom } from './seeded-random.js';
  * searches the kernel.
  */
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const profile = ProfileStore.bundled().byBuild(19041)!;
 const PRESENT = 1n;
 const WRITE = 2n;

@@ -6,11 +6,11 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { buildLabGuest, type LabGuest } from '@introd/guest-lab';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, inject, test } from 'vitest';
 import { analyse, type ForensicReport, findRoot, fromElf, fromRaw, type Isf } from './forensic-reader.js';
 import { runToPhase } from './guest-run.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const seeds = Array.from({ length: 2 + scale }, (_, i) => 1 + i * 104_729);
 const data = process.env.INTROD_REFERENCE_DATA;
 const folder = data ? path.join(data, 'isf') : undefined;

@@ -1,11 +1,11 @@
 import { ShutdownReason } from '@introd/abi';
 import type { Machine } from '@introd/hv-sim';
 import { ProfileStore } from '@introd/windows-profiles';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, inject, it } from 'vitest';
 import { buildLabGuest, LAB_BUILD, type LabGuest } from '../src/index.js';
 import { labMachine, processNamed, readVirtual64, runToPhase, runUntil } from './guest-run.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const profile = ProfileStore.bundled().byBuild(LAB_BUILD)!;
 
 let machine: Machine;

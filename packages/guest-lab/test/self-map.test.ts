@@ -1,7 +1,7 @@
 import { Access, type Cr3, ExitKind, gfnOf, Reply, rootOf } from '@introd/abi';
 import { NO_EXIT } from '@introd/glue';
 import type { Machine } from '@introd/hv-sim';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, inject, it } from 'vitest';
 import { buildLabGuest, type LabGuest, type LabScenario } from '../src/index.js';
 import {
   labMachine,
@@ -13,7 +13,7 @@ import {
   selfMapEntry,
 } from './guest-run.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const FORMS = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'] as const;
 const TARGETS = ['system', 'ordinary'] as const;
 /** Present and U/S: what makes the self-map an attack. */

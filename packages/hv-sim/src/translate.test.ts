@@ -1,11 +1,11 @@
 import { VCPU_RECORD } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { OP_NAMES } from './op-codes.js';
 import { OP_RECORD, OpFlag } from './op-layout.js';
 import { Translator, translatedForms } from './translate.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const CODE = 0x1000;
 const OUT = 0x4000;
 const MAX = 64;

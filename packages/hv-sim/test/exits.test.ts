@@ -1,10 +1,10 @@
 import { Access, ExitCause, ExitKind, Reply, ShutdownReason } from '@introd/abi';
 import { type FullPort, NO_ERROR_CODE, NO_EXIT, type SwitchedExit } from '@introd/glue';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, test } from 'vitest';
 import type { MachineOptions } from '../src/index.js';
 import { AT, frame, TinyGuest } from './tiny-guest.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 function open(text: string, options: Partial<MachineOptions> = {}): { guest: TinyGuest; port: FullPort } {
   const guest = new TinyGuest(options).code(text);

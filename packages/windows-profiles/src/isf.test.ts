@@ -1,8 +1,8 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, inject, test } from 'vitest';
 import { GuestProfile, ProfileError, profileFromIsf } from './index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 const isf = {
   metadata: { windows: { pdb: { database: 'ntkrnlmp.pdb', GUID: '0123456789abcdef0123456789abcdef', age: 1 } } },

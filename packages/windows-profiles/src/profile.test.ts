@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, test } from 'vitest';
 import {
   GuestProfile,
   type GuestProfileData,
@@ -9,7 +9,7 @@ import {
   validateProfile,
 } from './index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 const small: GuestProfileData = {
   schemaVersion: 1,

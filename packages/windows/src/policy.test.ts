@@ -1,9 +1,9 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { WindowsError } from './error.js';
 import { betaPolicy, enforcePolicy, offPolicy, parsePolicy } from './policy.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 
 describe('parsePolicy', () => {
   it('reads what is written, and takes the rest from the enforcing policy', () => {

@@ -1,9 +1,9 @@
 import { gva } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { Attached, DRIVER_BASE, KERNEL_BASE, SyntheticWindows } from './synthetic-windows.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const MOV = [0x48, 0x89, 0x08];
 
 /** Values that structures of a guest break in an interesting way with. */

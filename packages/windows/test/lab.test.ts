@@ -3,7 +3,7 @@ import { Engine } from '@introd/core-hooks';
 import { baselineRules, ExceptionsEngine } from '@introd/exceptions';
 import { buildLabGuest, type LabGuest, type LabGuestOptions, type LabScenario } from '@introd/guest-lab';
 import { ProfileStore } from '@introd/windows-profiles';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import {
   betaPolicy,
   enforcePolicy,
@@ -13,7 +13,7 @@ import {
   type WindowsGuestOptions,
 } from '../src/index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const FORMS = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'] as const;
 const OPEN = 5;
 const profiles = ProfileStore.bundled();

@@ -1,11 +1,11 @@
 import { Access, type Alert, gfnOf, gpa, gva, Reply, type TranslationViolationAlert } from '@introd/abi';
 import { baselineRules, ExceptionsEngine } from '@introd/exceptions';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { betaPolicy, enforcePolicy, offPolicy, type Policy, type WindowsGuestOptions } from '../src/index.js';
 import { Attached, DRIVER_BASE, KERNEL_BASE, SyntheticWindows } from './synthetic-windows.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const USER = 4n;
 const isOpen = (entry: bigint) => (entry & 5n) === 5n;
 

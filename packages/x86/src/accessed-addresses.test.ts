@@ -1,6 +1,6 @@
 import { Access, createVcpuRecord, type VcpuRecord } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import {
   AccessList,
   accessedAddresses,
@@ -10,7 +10,7 @@ import {
   OperandKind,
 } from './index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const IP = 0xffff_8000_0001_0000n;
 const R = Access.READ;
 const W = Access.WRITE;

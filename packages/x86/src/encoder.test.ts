@@ -1,9 +1,9 @@
 import * as fc from 'fast-check';
 import { Decoder, DecoderOptions, Formatter, FormatterSyntax, MemorySizeOptions } from 'iced-x86';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { Assembler, AssemblyError } from './encoder.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const BASE = 0xfffff800_12340000n;
 
 function bytesOf(source: string, base = BASE): Uint8Array {

@@ -1,9 +1,9 @@
 import { createVcpuRecord, type VcpuRecord } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { DecodedInstruction, decodeInstruction, StoreEffect, type VectorRegisters, writtenValue } from './index.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const IP = 0x1_0000n;
 const CF = 1n;
 const PF = 4n;

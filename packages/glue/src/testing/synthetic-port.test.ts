@@ -1,10 +1,10 @@
 import { Access, ExitCause, ExitKind, gfn, gpa, gva, PAGE_SIZE, Reply, ShutdownReason } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, inject, test } from 'vitest';
 import { NO_EXIT } from '../port.js';
 import { createSyntheticPort } from './synthetic-port.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const HIGH = 2 ** 40;
 
 const isRam = (at: number) => at < 2 * PAGE_SIZE || (at >= HIGH && at < HIGH + PAGE_SIZE);

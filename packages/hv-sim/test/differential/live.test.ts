@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, inject, test } from 'vitest';
 import { describeCase, differences } from './compare.js';
 import { formGroups, requiredFeatures } from './forms.js';
 import { generateCase } from './generate.js';
@@ -9,7 +9,7 @@ import { MachineCpu } from './machine-cpu.js';
 import type { Outcome, TestCase } from './test-case.js';
 import { type Vector, writeVectors } from './vector-file.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 /** 100 and more at full scale. */
 const CASES_PER_FORM = Math.max(8, Math.ceil(scale * 1.2));
 const SEQUENCES = 50 * Math.max(1, Math.ceil(scale));

@@ -1,10 +1,10 @@
 import { gva } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { parseCodeView, readCodeView } from './codeview.js';
 import type { PeHeaders } from './pe-headers.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 // GUID {01020304-0506-0708-090A-0B0C0D0E0F10}, age 3.
 const RECORD = Uint8Array.from([
   0x52,

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { peHeaders } from '../../test/synthetic-windows.js';
 import { parsePeHeaders, printable, sectionAt } from './pe-headers.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const NT = 0x80;
 const OPTIONAL = NT + 24;
 const TABLE = OPTIONAL + 240;

@@ -1,10 +1,10 @@
 import { type Gva, gva } from '@introd/abi';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import type { VirtualMemory } from '../virtual-memory.js';
 import { listProblemText, walkList } from './list-walk.js';
 
-const scale = Number(process.env.INTROD_TEST_SCALE ?? 1);
+const scale = inject('scale');
 const node = (index: number) => gva(0xffff_a800_0000_0000n + BigInt(index) * 0x40n);
 
 /** Memory in which node i leads to next(i). */
