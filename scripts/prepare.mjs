@@ -7,12 +7,12 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 export const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
-/** Runs a command with its output shown, and ends this process with its exit code when it fails. */
-export function run(command, args, options = {}) {
+/** Runs a command, its output shown on stderr, and ends this process with its exit code when it fails. */
+function run(command, args, env) {
   const result = spawnSync(command, args, {
     cwd: root,
-    stdio: options.quiet ? ['ignore', 'ignore', 'inherit'] : 'inherit',
-    env: { ...process.env, TURBO_TELEMETRY_DISABLED: '1', ...options.env },
+    stdio: ['inherit', 2, 2],
+    env: { ...process.env, TURBO_TELEMETRY_DISABLED: '1', ...env },
     // npx and npm are .cmd files on Windows.
     shell: process.platform === 'win32',
   });
@@ -44,12 +44,13 @@ export function prepare({ build = true } = {}) {
   if (!isInstalled()) {
     const { packageManager } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
     console.error(`Installing dependencies with ${packageManager} (once, about half a minute) ...`);
-    run('npx', ['-y', packageManager, 'install', '--frozen-lockfile'], { env: { npm_config_yes: 'true' } });
+    run('npx', ['-y', packageManager, 'install', '--frozen-lockfile'], { npm_config_yes: 'true' });
   }
   if (build) {
-    console.error('Building the packages (what has not changed is taken from the cache) ...');
-    run(bin('turbo'), ['run', 'build', '--output-logs=errors-only'], {
-      env: { PATH: `${path.join(root, 'node_modules', '.bin')}${path.delimiter}${process.env.PATH}` },
+    console.error('Building the packages (about a minute at first; what has not changed is taken from the cache) ...');
+    // A line for each package as it is begun, and all that a build says.
+    run(bin('turbo'), ['run', 'build', '--output-logs=new-only'], {
+      PATH: `${path.join(root, 'node_modules', '.bin')}${path.delimiter}${process.env.PATH}`,
     });
   }
 }
