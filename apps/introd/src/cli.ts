@@ -34,7 +34,12 @@ function tellError(error: unknown, host: CliHost): number {
   if (!(error instanceof IntrodError)) throw error;
   const { red } = paletteFor(host.stderr);
   const place = error.offset === undefined ? '' : ` (at offset ${error.offset})`;
-  host.stderr.write(`${red('error')}: ${error.message}${place} [${error.code}]\n`);
+  host.stderr.write(`${red('error')}: ${printable(error.message)}${place} [${error.code}]\n`);
   if (error.hint) host.stderr.write(`  ${error.hint}\n`);
   return error instanceof CliError ? error.exitCode : ExitCode.USAGE;
+}
+
+/** A message may quote a file; what could move a terminal's cursor is left out. */
+function printable(text: string): string {
+  return text.replaceAll(/[^\P{C}\n]/gu, '?');
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { assertAlert } from '@introd/abi';
@@ -12,6 +12,8 @@ import {
   runCli,
   runDemo,
 } from '@introd/introd';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 
 const scale = inject('scale');
@@ -151,12 +153,35 @@ describe('introd demo --json', () => {
   });
 });
 
+test('each line is valid by the exported JSON Schema, and a broken one is not', () => {
+  const ajv = new Ajv2020({ strict: false, allErrors: true });
+  addFormats.default(ajv);
+  const validate = ajv.compile(demoRecordSchema);
+  const lines = [
+    introd('demo', '--json', '--attack', 'all'),
+    introd('demo', '--json', '--policy', 'off'),
+    introd('demo', '--json', '--hostile', 'triple-fault'),
+  ].flatMap((ran) => ran.out.trimEnd().split('\n'));
+  expect(new Set(lines.map((line) => JSON.parse(line).type)).size).toBe(8);
+  for (const line of lines) expect(validate(JSON.parse(line)), `${line} ${JSON.stringify(validate.errors)}`).toBe(true);
+  const good = JSON.parse(lines[0]!);
+  for (const bad of [
+    {},
+    { foo: 1 },
+    { ...good, seed: 'seven' },
+    { ...good, time: 'noon' },
+    { ...good, schemaVersion: 2 },
+  ]) {
+    expect(validate(bad), JSON.stringify(bad)).toBe(false);
+  }
+});
+
 test('the example of the README: records in a program', () => {
   const list: DemoRecord[] = [];
   const options = parseDemoOptions({ attack: 'self-map', seed: '7', policy: 'enforce', exceptions: 'baseline' });
   const { exitCode } = runDemo(options, (record) => list.push(record));
   expect([exitCode, list.filter((record) => record.type === 'alert').length]).toEqual([0, 2]);
-  expect(Object.keys(demoRecordSchema.components.schemas ?? {})).toEqual(
+  expect(Object.keys(demoRecordSchema.$defs as object)).toEqual(
     expect.arrayContaining(['DemoStart', 'DemoAlert', 'DemoOutcome', 'DemoSummary']),
   );
 });
@@ -221,6 +246,7 @@ describe('bad input is told, with exit code 2', () => {
     ['{', 'policy that is no JSON'],
     ['{"protections":{}}', 'policy without a version'],
     ['{"schemaVersion":1}', 'policy without protections'],
+    ['\u001b[2J{}', 'policy with a terminal escape'],
     ['{"schemaVersion":9,"protections":{"self-map":"enforce"},"withoutRules":"allow"}', 'policy of another version'],
     ['{"schemaVersion":1,"protections":{"self-map":"perhaps"},"withoutRules":"allow"}', 'policy with a bad mode'],
   ])('%s (%s)', (text) => {
@@ -229,6 +255,7 @@ describe('bad input is told, with exit code 2', () => {
     const ran = introd('demo', '--policy', file);
     expect(ran.exitCode).toBe(2);
     expect(ran.err).toMatch(/\[ERR_[A-Z_]+\]/);
+    expect(ran.err).not.toContain('\u001b');
   });
 
   test('a rules file that is no JSON', () => {
@@ -237,6 +264,12 @@ describe('bad input is told, with exit code 2', () => {
     const ran = introd('demo', '--exceptions', file);
     expect(ran.exitCode).toBe(2);
     expect(ran.err).toContain('bad-rules.json');
+  });
+
+  test.skipIf(!existsSync('/dev/zero'))('a policy without end (needs /dev/zero)', () => {
+    const ran = introd('demo', '--policy', '/dev/zero');
+    expect(ran.exitCode).toBe(2);
+    expect(ran.err).toContain('larger than');
   });
 
   test('a policy file that is good works', () => {

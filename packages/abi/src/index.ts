@@ -36,10 +36,11 @@ export {
   type EptViolationAlert,
   type TranslationViolationAlert,
 } from './alert.js';
-export { alertJsonSchema, assertAlert, isAlert, type JsonSchema } from './alert-schema.js';
+export { alertJsonSchema, assertAlert, isAlert } from './alert-schema.js';
 export { IntrodError, type IntrodErrorDetails } from './error.js';
 export { DescriptorTable, ExitCause, ExitKind, Reply, ShutdownReason } from './exit.js';
 export { type Hex64, hex64, parseHex64 } from './hex.js';
+export { type JsonSchema, jsonSchemaDocument, type SchemaCollection } from './json-schema.js';
 export { defineRecord, type FieldsOf, type FieldType, fieldSize, type RecordLayout } from './record-layout.js';
 export type { FieldLayout, StructLayout } from './struct-layout.js';
 export {

@@ -14,6 +14,8 @@ const DISCOVERY_LIMIT = 3_000_000;
 export class Introspection {
   /** Everything told so far. */
   readonly alerts: Alert[] = [];
+  /** Alerts that came while no scenario ran. */
+  strayAlerts = 0;
   /** Problems inside the engine. */
   problems = 0;
   /** Scenario that the guest runs at this moment. */
@@ -34,6 +36,7 @@ export class Introspection {
       policy,
       onAlert: (alert) => {
         this.alerts.push(alert);
+        if (this.scenario === undefined) this.strayAlerts++;
         tell({ type: 'alert', ...(this.scenario ? { scenario: this.scenario } : {}), alert });
       },
     });

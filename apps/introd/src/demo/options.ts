@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { baselineRules, ExceptionsEngine } from '@introd/exceptions';
 import { betaPolicy, enforcePolicy, offPolicy, type Policy, parsePolicy } from '@introd/windows';
 import { CliError } from '../error.js';
@@ -59,15 +59,32 @@ function parseSeed(text: string): number {
   return seed;
 }
 
+/** Largest policy or rules file in bytes: HVMI's own sources are below 100 KB. */
+const FILE_LIMIT = 4 * 1024 * 1024;
+
 function readText(option: string, file: string, hint: string): string {
+  const buffer = Buffer.alloc(FILE_LIMIT + 1);
+  let length = 0;
   try {
-    return readFileSync(file, 'utf8');
+    const handle = openSync(file, 'r');
+    try {
+      // The size of a pipe or a device is not known beforehand.
+      for (let more = 1; more > 0 && length <= FILE_LIMIT; length += more) {
+        more = readSync(handle, buffer, length, buffer.length - length, null);
+      }
+    } finally {
+      closeSync(handle);
+    }
   } catch (cause) {
     throw new CliError('ERR_INTROD_FILE', `${option}: cannot read "${file}": ${(cause as Error).message}`, {
       hint,
       cause,
     });
   }
+  if (length > FILE_LIMIT) {
+    throw new CliError('ERR_INTROD_FILE', `${option}: "${file}" is larger than ${FILE_LIMIT} bytes`, { hint });
+  }
+  return buffer.toString('utf8', 0, length);
 }
 
 function loadPolicy(text: string): { policy: Policy; policyName: string } {

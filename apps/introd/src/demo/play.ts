@@ -1,6 +1,7 @@
-import { type Alert, type Gpa, hex64, rootOf } from '@introd/abi';
+import { type Gpa, hex64, rootOf } from '@introd/abi';
 import type { LabGuest } from '@introd/guest-lab';
 import type { Introspection } from './introspection.js';
+import { judgeScenario } from './judgement.js';
 import type { DemoOutcome, Tell } from './record.js';
 import { type RunningGuest, STEP_MS } from './running-guest.js';
 import type { PlannedScenario } from './scenarios.js';
@@ -23,6 +24,9 @@ export function playScenario(
 ): DemoOutcome['good'] {
   const { lab } = guest;
   const { alerts } = introspection;
+  // The moment between two ticks at which an attack falls is the seed's, too.
+  const startAt = guest.now + scenario.delay;
+  guest.until(() => guest.now >= startAt, SCENARIO_LIMIT, 'the moment of the next scenario');
   introspection.scenario = scenario.id;
   tell({ type: 'scenario', scenario: scenario.id, kind: scenario.kind, title: scenario.title });
   const firstLine = lab.lines.length;
@@ -50,9 +54,17 @@ export function playScenario(
   };
   guest.until(settled, LATE_LIMIT, 'the next tick');
 
-  const result = judge(scenario, alerts[firstAlert], said('lab: benign') === 'lab: benign ok');
-  const userRead = /^lab: user read ([0-9a-fA-F]{1,16})/.exec(said('lab: user read') ?? '')?.[1];
+  const read = /^lab: user read ([0-9a-fA-F]{1,16})/.exec(said('lab: user read') ?? '')?.[1];
+  const userRead = read === undefined ? undefined : BigInt(`0x${read}`);
   const entry = selfMapEntry(lab, scenario.target);
+  const result = judgeScenario({
+    kind: scenario.kind,
+    alerts: alerts.slice(firstAlert),
+    targetPid: lab.truth.targets[scenario.target].pid,
+    entry,
+    userRead,
+    benignDone: said('lab: benign') === 'lab: benign ok',
+  });
   const latency = wroteAt !== undefined && toldAt !== undefined ? Math.max(0, toldAt - wroteAt) : undefined;
   const inTime = result !== 'found-late' || (latency !== undefined && latency <= LATE_LIMIT);
   const good = (result === 'blocked' || result === 'found-late' || result === 'untouched') && inTime;
@@ -61,20 +73,13 @@ export function playScenario(
     scenario: scenario.id,
     kind: scenario.kind,
     result,
-    ...(userRead === undefined ? {} : { userRead: hex64(BigInt(`0x${userRead}`)) }),
+    ...(userRead === undefined ? {} : { userRead: hex64(userRead) }),
     ...(entry === undefined ? {} : { entry: hex64(entry) }),
     ...(latency === undefined ? {} : { latency }),
     good,
   });
   introspection.scenario = undefined;
   return good;
-}
-
-function judge(scenario: PlannedScenario, alert: Alert | undefined, benignOk: boolean): DemoOutcome['result'] {
-  if (scenario.kind === 'benign') return benignOk && alert === undefined ? 'untouched' : 'disturbed';
-  if (alert === undefined) return 'missed';
-  if (alert.verdict === 'allowed') return 'let-through';
-  return alert.found === 'before' ? 'blocked' : 'found-late';
 }
 
 /** The self-map entry of a scenario's process in physical memory, as it is now. */

@@ -6,7 +6,10 @@ export const DEMO_SCHEMA_VERSION = 1;
 /** What every line of `introd demo --json` has. */
 interface DemoRecordBase {
   readonly schemaVersion: 1;
-  /** Guest time in ISO 8601 UTC: the machine's virtual clock, never the host's. */
+  /**
+   * Guest time in ISO 8601 UTC: the machine's virtual clock, never the host's.
+   * @format date-time
+   */
   readonly time: string;
 }
 
@@ -79,10 +82,11 @@ export interface DemoOutcome extends DemoRecordBase {
   readonly kind: 'attack' | 'benign';
   /**
    * `blocked`: the write had no effect. `found-late`: found and repaired at the next tick. `let-through`: told, not stopped, because the policy
-   * is beta or feedback. `missed`: nobody noticed. `untouched`: a benign twin did all it wanted and no alert was sent. `disturbed`: a benign twin
+   * is beta or feedback. `missed`: it had its effect and no alert was sent. `contradicted`: what the guest shows, or the number or the victim of the
+   * alerts, does not fit what an alert says. `untouched`: a benign twin did all it wanted and no alert was sent. `disturbed`: a benign twin
    * was changed or reported.
    */
-  readonly result: 'blocked' | 'found-late' | 'let-through' | 'missed' | 'untouched' | 'disturbed';
+  readonly result: 'blocked' | 'found-late' | 'let-through' | 'missed' | 'contradicted' | 'untouched' | 'disturbed';
   /** Page-table value that ring-3 code read through the self-map and the guest printed on its debug port. */
   readonly userRead?: Hex64;
   /** The value of that entry in physical memory when the scenario ended. */
@@ -101,6 +105,8 @@ export interface DemoSummary extends DemoRecordBase {
   /** Instructions that the guest executed. */
   readonly instructions: number;
   readonly alerts: number;
+  /** Alerts that came while no scenario ran; 0 in a healthy run. */
+  readonly strayAlerts: number;
   readonly attacks: number;
   readonly stopped: number;
   readonly benign: number;

@@ -8,7 +8,7 @@ import type { DemoRecord, Tell } from './record.js';
 import { type DemoTimings, RunningGuest } from './running-guest.js';
 import { type PlannedScenario, planScenarios } from './scenarios.js';
 
-/** Microseconds of guest time within which the guest must boot: ten times what it needs. */
+/** Microseconds of guest time within which the guest must boot; it needs less than ten thousand. */
 const BOOT_LIMIT = 3_000_000;
 
 /** Receives each record as it happens. */
@@ -92,17 +92,19 @@ function introspect(options: DemoOptions, guest: RunningGuest, tell: Tell): Exit
 function summarise(
   played: readonly { readonly scenario: PlannedScenario; readonly good: boolean }[],
   guest: RunningGuest,
-  { exits, alerts, problems }: Introspection,
+  { exits, alerts, strayAlerts, problems }: Introspection,
   tell: Tell,
 ): ExitCode {
   const count = (kind: PlannedScenario['kind'], good?: boolean): number =>
     played.filter((one) => one.scenario.kind === kind && (good === undefined || one.good === good)).length;
-  const exitCode = played.every((one) => one.good) ? ExitCode.OK : ExitCode.NOT_STOPPED;
+  const healthy = strayAlerts === 0 && problems === 0;
+  const exitCode = healthy && played.every((one) => one.good) ? ExitCode.OK : ExitCode.NOT_STOPPED;
   tell({
     type: 'summary',
     exits,
     instructions: guest.lab.machine.instructions,
     alerts: alerts.length,
+    strayAlerts,
     attacks: count('attack'),
     stopped: count('attack', true),
     benign: count('benign'),

@@ -6,7 +6,7 @@ import type { DemoOptions } from './options.js';
 
 /** Milliseconds of guest time that one step of the loop may take: how often the demo looks at what the guest printed. */
 export const STEP_MS = 1;
-/** The same before anything is attached, in instructions: the lab's kernel boots in a few thousand. */
+/** The same before anything is attached, in instructions: the lab's kernel boots in about a thousand. */
 const BOOT_STEP = 50;
 
 const STOP_TEXT: Record<ShutdownReason, string> = {

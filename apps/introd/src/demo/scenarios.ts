@@ -15,7 +15,12 @@ export interface PlannedScenario {
   readonly title: string;
   readonly target: ScenarioTarget;
   readonly lab: LabScenario;
+  /** Microseconds of guest time to wait before it: where between two ticks it begins. */
+  readonly delay: number;
 }
+
+/** What a scenario is, without when. */
+type Scenario = Omit<PlannedScenario, 'delay'>;
 
 /** Instruction forms of the self-map attack, in the order in which seeds choose them. */
 export const SELF_MAP_FORMS: readonly SelfMapForm[] = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'];
@@ -24,7 +29,7 @@ const TARGETS: readonly ScenarioTarget[] = ['system', 'ordinary'];
 
 const PLACE: Record<ScenarioTarget, string> = { system: 'the System process', ordinary: 'an ordinary process' };
 
-function attack(form: SelfMapForm, target: ScenarioTarget): PlannedScenario {
+function attack(form: SelfMapForm, target: ScenarioTarget): Scenario {
   const lab: LabScenario = { name: 'self-map', form, target };
   return {
     id: scenarioId(lab),
@@ -35,7 +40,7 @@ function attack(form: SelfMapForm, target: ScenarioTarget): PlannedScenario {
   };
 }
 
-function benign(target: ScenarioTarget): PlannedScenario {
+function benign(target: ScenarioTarget): Scenario {
   const lab: LabScenario = { name: 'self-map-benign', target };
   return {
     id: scenarioId(lab),
@@ -52,9 +57,15 @@ function benign(target: ScenarioTarget): PlannedScenario {
  */
 export function planScenarios(choice: DemoAttack, seed: number): PlannedScenario[] {
   if (choice === 'none') return [];
-  return TARGETS.flatMap((target, index) => {
+  const scenarios = TARGETS.flatMap((target, index) => {
     const forms: readonly SelfMapForm[] =
       choice === 'all' ? SELF_MAP_FORMS : [SELF_MAP_FORMS[(seed + index * 2) % SELF_MAP_FORMS.length]!];
     return [benign(target), ...forms.map((form) => attack(form, target))];
   });
+  return scenarios.map((scenario, index) => ({ ...scenario, delay: delayOf(seed, index) }));
+}
+
+/** A moment between two ticks for the n-th scenario of a run: a multiplicative hash, so that near seeds give distant moments. */
+function delayOf(seed: number, index: number): number {
+  return (Math.imul(seed + index * 0x9e37 + 1, 0x9e37_79b1) >>> 0) % 1_000_000;
 }

@@ -7,7 +7,8 @@ const RESULT: Record<DemoOutcome['result'], string> = {
   blocked: 'BLOCKED before it had any effect',
   'found-late': 'FOUND LATE and repaired',
   'let-through': 'LET THROUGH by policy, reported',
-  missed: 'NOT STOPPED, nobody noticed',
+  missed: 'NOT STOPPED, and no alert was sent',
+  contradicted: 'NOT AS REPORTED: what the guest shows does not fit the alerts',
   untouched: 'left alone, as it should be',
   disturbed: 'DISTURBED: a legitimate program was hindered or reported',
 };
@@ -90,6 +91,9 @@ function summaryLines(record: DemoSummary, { bold, green, red }: Palette): strin
     ),
     `  exits        ${exits.join(', ') || 'none'}`,
     `  guest        ${count(record.instructions)} instructions`,
+    ...(record.strayAlerts > 0
+      ? [red(`  alerts       ${record.strayAlerts} while nothing ran that deserves one`)]
+      : []),
     ...(record.problems > 0 ? [red(`  problems     ${record.problems} inside the engine`)] : []),
   ];
 }
