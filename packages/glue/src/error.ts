@@ -16,6 +16,8 @@ export type GlueErrorCode =
   | 'ERR_GLUE_NOT_PAUSED'
   /** An event is already waiting to be injected into the VCPU. */
   | 'ERR_GLUE_INJECTION_PENDING'
+  /** An event that cannot be injected: no vector of an exception, or an error code that does not go with it. */
+  | 'ERR_GLUE_BAD_EVENT'
   /** The port is closed. */
   | 'ERR_GLUE_CLOSED'
   /** A call that a test made fail. */

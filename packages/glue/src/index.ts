@@ -1,4 +1,5 @@
 export { GlueError, type GlueErrorCode } from './error.js';
+export { checkInjectedEvent } from './injected-event.js';
 export {
   type Capability,
   type ExitsCapability,

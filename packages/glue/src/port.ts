@@ -182,9 +182,9 @@ export interface InjectCapability {
    * Makes a VCPU take an exception before its next instruction. One may wait per VCPU. That it was really delivered (or
    * that another event was, in its place) is told by an exit, when that is switched on.
    * @param vector 0..31
-   * @param errorCode or {@link NO_ERROR_CODE}
+   * @param errorCode 16 bits for exceptions that have one (8, 10..14, 17, 21), {@link NO_ERROR_CODE} for the others
    * @param cr2 loaded into CR2 when the vector is 14
-   * @throws GlueError ERR_GLUE_INJECTION_PENDING
+   * @throws GlueError ERR_GLUE_BAD_EVENT, ERR_GLUE_INJECTION_PENDING
    */
   inject(index: number, vector: number, errorCode: number, cr2: bigint): void;
 }

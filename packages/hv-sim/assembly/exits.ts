@@ -6,6 +6,14 @@ import {
   LIMIT_MSR_EXITS,
   MAP_MSR_EXITS,
   OP_LENGTH,
+  SWITCH_BREAKPOINT,
+  SWITCH_CR_WRITE,
+  SWITCH_DESCRIPTOR_TABLE,
+  SWITCH_EVENT_INJECTED,
+  SWITCH_MSR_WRITE,
+  SWITCH_PAGE_WALK_UPDATES,
+  SWITCH_VMCALL,
+  SWITCH_XCR_WRITE,
   VCPU_EXIT_INSTRUCTION_LENGTH,
   VCPU_EXIT_NEW_VALUE,
   VCPU_EXIT_OLD_VALUE,
@@ -15,16 +23,6 @@ import {
 import { beginExit } from './physical';
 import { cpu } from './state';
 import { setUpdatesExit } from './translate';
-
-/** Numbers of the switches, as JavaScript passes them. */
-const SWITCH_CR: u32 = 0;
-const SWITCH_MSR: u32 = 1;
-const SWITCH_XCR: u32 = 2;
-const SWITCH_DESCRIPTOR_TABLE: u32 = 3;
-const SWITCH_BREAKPOINT: u32 = 4;
-const SWITCH_VMCALL: u32 = 5;
-const SWITCH_EVENT_INJECTED: u32 = 6;
-const SWITCH_PAGE_WALK_UPDATES: u32 = 7;
 
 /** Control registers whose writes exit, a bit each. */
 export let crExits: u32 = 0;
@@ -40,12 +38,12 @@ export function resetExits(): void {
 
 /** Switches an exit on or off; false when no further MSR can be watched. */
 export function switchExit(kind: u32, register: u32, on: bool): bool {
-  if (kind == SWITCH_CR) {
+  if (kind == SWITCH_CR_WRITE) {
     if (on) crExits |= 1 << register;
     else crExits &= ~(1 << register);
     return true;
   }
-  if (kind == SWITCH_MSR) return switchMsr(register, on);
+  if (kind == SWITCH_MSR_WRITE) return switchMsr(register, on);
   if (kind == SWITCH_PAGE_WALK_UPDATES) setUpdatesExit(on);
   if (on) switches |= 1 << kind;
   else switches &= ~(1 << kind);
@@ -77,7 +75,7 @@ export function msrExits(msr: u32): bool {
 }
 
 export function xcrExits(): bool {
-  return (switches & (1 << SWITCH_XCR)) != 0;
+  return (switches & (1 << SWITCH_XCR_WRITE)) != 0;
 }
 
 export function descriptorTableExits(): bool {

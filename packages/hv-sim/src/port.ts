@@ -11,6 +11,7 @@ import {
 } from '@introd/abi';
 import {
   type Capability,
+  checkInjectedEvent,
   type FullPort,
   GlueError,
   type MemoryRegion,
@@ -18,22 +19,11 @@ import {
   type RegisterGroup,
   type SwitchedExit,
 } from '@introd/glue';
+import { EXIT_SWITCHES } from './exit-switches.js';
 import type { RaceOptions } from './machine.js';
 import { GUEST_BLOCK, type MachineCore } from './machine-core.js';
 import { MACHINE_LIMITS } from './memory-map.js';
 import { RandomNumbers } from './random-numbers.js';
-
-/** Numbers of the switched exits, as assembly/exits.ts has them. */
-const SWITCHES: { readonly [K in SwitchedExit['kind']]: number } = {
-  'cr-write': 0,
-  'msr-write': 1,
-  'xcr-write': 2,
-  'descriptor-table': 3,
-  breakpoint: 4,
-  vmcall: 5,
-  'event-injected': 6,
-  'page-walk-updates': 7,
-};
 
 /** Longest wait of `next`, in milliseconds of guest time. */
 const LONGEST_WAIT = 100;
@@ -225,7 +215,7 @@ export class SimPort implements FullPort {
   setExit(exit: SwitchedExit, on: boolean): void {
     this.#enter();
     const register = 'register' in exit ? exit.register : 0;
-    if (this.core.cpu.setExit(SWITCHES[exit.kind], register, on ? 1 : 0) === 0) {
+    if (this.core.cpu.setExit(EXIT_SWITCHES[exit.kind], register, on ? 1 : 0) === 0) {
       throw new GlueError('ERR_GLUE_NOT_SUPPORTED', `at most ${MACHINE_LIMITS.MSR_EXITS} MSRs can be watched`);
     }
   }
@@ -258,13 +248,14 @@ export class SimPort implements FullPort {
   inject(index: number, vector: number, errorCode: number, cr2: bigint): void {
     this.#enter();
     this.vcpu(index);
+    checkInjectedEvent(vector, errorCode);
     const { words } = this.core;
     const pending = this.core.sideIndex(index, 'injectPending');
     if (words[pending] === 1) {
       throw new GlueError('ERR_GLUE_INJECTION_PENDING', `an event already waits to be injected into VCPU ${index}`);
     }
     words[pending] = 1;
-    words[this.core.sideIndex(index, 'injectVector')] = vector & 31;
+    words[this.core.sideIndex(index, 'injectVector')] = vector;
     words[this.core.sideIndex(index, 'injectError')] = errorCode;
     const low = this.core.sideIndex(index, 'injectCr2');
     words[low] = Number(BigInt.asUintN(32, cr2));

@@ -158,6 +158,9 @@ describe('rights and injection', () => {
 
   test('one injection waits until it is reported', () => {
     const port = createSyntheticPort();
+    expect(() => port.inject(0, 46, 0, 0n)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_BAD_EVENT' }));
+    expect(() => port.inject(0, 6, 0, 0n)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_BAD_EVENT' }));
+    expect(() => port.inject(0, 13, -1, 0n)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_BAD_EVENT' }));
     port.inject(0, 14, 4, 0x1000n);
     expect(() => port.inject(0, 13, 0, 0n)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_INJECTION_PENDING' }));
     port.reportInjection(0, 14, 4, 0x1000n);

@@ -14,6 +14,7 @@ import {
   type VcpuRecord,
 } from '@introd/abi';
 import { GlueError } from '../error.js';
+import { checkInjectedEvent } from '../injected-event.js';
 import {
   type Capability,
   type FullPort,
@@ -341,6 +342,7 @@ export class SyntheticPort implements FullPort {
   inject(index: number, vector: number, errorCode: number, cr2: bigint): void {
     this.#assertOpen();
     this.#assertVcpu(index);
+    checkInjectedEvent(vector, errorCode);
     if (this.#pendingInjection[index] !== 0) {
       throw new GlueError('ERR_GLUE_INJECTION_PENDING', `VCPU ${index} already has an event to take`);
     }

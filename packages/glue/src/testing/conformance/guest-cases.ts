@@ -249,6 +249,28 @@ export const guestCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'refuses to inject what is no exception, and injects nothing in its place',
+    needs: injectNeeds,
+    program: 'vmcall',
+    run(session) {
+      atVmcall(session);
+      const refuses = (vector: number, errorCode: number): void => {
+        const what = `injection of vector ${vector} with error code ${errorCode}`;
+        throws('ERR_GLUE_BAD_EVENT', () => session.port.inject(0, vector, errorCode, 0n), what);
+      };
+      for (const vector of [-1, 32, 45, 256, 13.5, Number.NaN]) {
+        refuses(vector, 0);
+        refuses(vector, NO_ERROR_CODE);
+      }
+      for (const errorCode of [NO_ERROR_CODE, -2, 0x1_0000, 2 ** 32, 0.5, Number.NaN]) refuses(13, errorCode);
+      for (const errorCode of [0, 1]) refuses(6, errorCode);
+      // Nothing is pending from the refused ones, and a good one is still taken.
+      session.port.inject(0, 6, NO_ERROR_CODE, 0n);
+      session.reply(Reply.SKIP);
+      expectHandled(session, 6, 0n);
+    },
+  },
+  {
     name: 'tells that the guest stopped for good, and why',
     needs,
     program: 'triple-fault',
