@@ -8,7 +8,7 @@ const missing = ['abi', 'glue', 'x86', 'core-hooks', 'exceptions', 'windows', 'h
   (name) => !existsSync(path.join(root, 'packages', name, 'dist', 'index.js')),
 );
 if (missing.length > 0) {
-  console.error(`bench: not built: ${missing.join(', ')}. Run \`pnpm build\` first.`);
+  console.error(`bench: not built: ${missing.join(', ')}. Run \`npm run build\` first.`);
   process.exit(2);
 }
 await import('../apps/introd/bench/main.mjs');

@@ -8,7 +8,7 @@ import { BenchAssertionError } from './operation.mjs';
 
 const GROUPS = ['events', 'memory', 'hooks', 'decoder', 'windows', 'sim'];
 
-const USAGE = `usage: pnpm bench [--group NAME]... [--quick] [--heap]
+const USAGE = `usage: npm run bench -- [--group NAME]... [--quick] [--heap]
   --group NAME  only this group (${GROUPS.join(', ')}); may be repeated
   --quick       short runs: to see that it works, not to compare
   --heap        print how much the heap grows over many exits, and measure nothing else

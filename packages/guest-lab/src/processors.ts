@@ -24,7 +24,7 @@ export const START_STATE = {
   efer: 0xd01n,
   /** SYSCALL: CS 0x10, SS 0x18; SYSRET: CS 0x33, SS 0x2B */
   star: 0x0023_0010_0000_0000n,
-  /** Cleared by SYSCALL: TF, IF, DF, IOPL low bit, AC, as Windows sets it. */
+  /** Flags that SYSCALL clears: TF, IF, DF, NT, as Windows sets it. */
   sfmask: 0x4700n,
 } as const;
 
