@@ -1,6 +1,6 @@
-import { type ChildProcess, fork } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { type ChildProcess, execFile, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import {
   applyPatches,
   initialMemory,
@@ -12,6 +12,7 @@ import {
 } from './test-case.js';
 
 const ADDON = fileURLToPath(new URL('../../build/Release/host_cpu.node', import.meta.url));
+const BUILD = fileURLToPath(new URL('../../scripts/build-native.mjs', import.meta.url));
 const RUNNER = fileURLToPath(new URL('./host-runner.mjs', import.meta.url));
 
 /** Cases sent to the child at once. */
@@ -51,9 +52,10 @@ interface RunnerOutcome extends Omit<Outcome, 'after' | 'memory'> {
   memory: Uint8Array | undefined;
 }
 
-/** Why there is no native reference here, or undefined when there is. */
-export function hostCpuMissing(): string | undefined {
-  return existsSync(ADDON) ? undefined : 'the native helper is not built (scripts/build-native.mjs says why)';
+/** Builds the native reference when that is needed; returns why there is none here, or undefined when there is. */
+export async function hostCpuMissing(): Promise<string | undefined> {
+  const { stdout } = await promisify(execFile)(process.execPath, [BUILD]);
+  return stdout.trim() || undefined;
 }
 
 /** The processor this runs on, as the reference of the differential test. It lives in a child process. */

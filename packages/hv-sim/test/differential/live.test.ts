@@ -24,11 +24,11 @@ const SHOWN = 3;
 
 const allForms = Object.values(formGroups).flat();
 
-const missing = hostCpuMissing();
+const missing = await hostCpuMissing();
 const reference = missing === undefined ? await HostCpu.open() : undefined;
 
 if (reference === undefined) {
-  test.skip(`the same instructions on this processor: ${missing}`, () => {});
+  test.skip(`the same instructions on this processor (no native helper: ${missing})`, () => {});
 } else {
   afterAll(() => reference.close());
   compareWithHost(reference);
