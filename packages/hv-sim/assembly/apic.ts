@@ -68,6 +68,14 @@ export function pendingInterrupt(block: usize): i32 {
   return vector;
 }
 
+/** PPR: the class of the task priority or of the interrupt in service, whichever is higher (SDM vol. 3A, 10.8.3.1). */
+function processorPriority(): u64 {
+  const task = load<u64>(cpu + VCPU_CR8) << 4;
+  const serving = highest(cpu + BLOCK_ISR);
+  const served = serving >= 0 ? u64(serving & 0xf0) : 0;
+  return served > task ? served : task;
+}
+
 /** The interrupt has been delivered. */
 export function acknowledge(block: usize, vector: i32): void {
   clearBit(block + BLOCK_IRR, vector);
@@ -150,7 +158,7 @@ export function readApic(msr: u32): u64 {
     case 0x08:
       return load<u64>(cpu + VCPU_CR8) << 4;
     case 0x0a:
-      return load<u64>(cpu + VCPU_CR8) << 4;
+      return processorPriority();
     case 0x0d:
       return u64(((id >> 4) << 16) | (1 << (id & 15)));
     case 0x0f:

@@ -47,13 +47,16 @@ import {
   ATTRIBUTE_S,
   commitAccessed,
   CS,
+  descriptorAddress,
   descriptorAttributes,
   descriptorBase,
   descriptorLimit,
   dplOf,
   dropInnerSegments,
   prepareAccessed,
+  reachAccessed,
   readDescriptor,
+  setAccessed,
   setFromDescriptor,
   setNullStackSegment,
   setSegment,
@@ -250,14 +253,19 @@ export function interruptReturn(op: usize): void {
   if ((codeSelector & 0xfffc) == 0) return raiseProtection(0);
   const codeError = codeSelector & 0xfffc;
   if (privilege < old) return raiseProtection(codeError);
-  // The stack segment first into variables: both descriptors are needed before anything is committed.
-  let stackNull = false;
-  let stackBase: u64 = 0;
-  let stackLimit: u32 = 0;
-  let stackAttributes: u32 = 0;
-  if ((stackSelector & 0xfffc) == 0) {
+  if (!readDescriptor(codeSelector, false)) return;
+  const codeAddress = descriptorAddress;
+  const codeBase = descriptorBase;
+  const codeLimit = descriptorLimit;
+  const codeAttributes = descriptorAttributes;
+  if (!(codeAttributes & ATTRIBUTE_S) || !(codeAttributes & 8)) return raiseProtection(codeError);
+  const codePrivilege = dplOf(codeAttributes);
+  if (codeAttributes & 4 ? codePrivilege > privilege : codePrivilege != privilege) return raiseProtection(codeError);
+  if (!(codeAttributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_NP, 1, codeError);
+  if (!(codeAttributes & ATTRIBUTE_LONG)) return unsupported();
+  const stackNull = (stackSelector & 0xfffc) == 0;
+  if (stackNull) {
     if (privilege == 3 || (stackSelector & 3) != privilege) return raiseProtection(0);
-    stackNull = true;
   } else {
     const stackError = stackSelector & 0xfffc;
     if (!readDescriptor(stackSelector, false)) return;
@@ -265,26 +273,21 @@ export function interruptReturn(op: usize): void {
     const valid = (attributes & ATTRIBUTE_S) != 0 && (attributes & 0xa) == 2;
     if (!valid || (stackSelector & 3) != privilege || dplOf(attributes) != privilege) return raiseProtection(stackError);
     if (!(attributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_SS, 1, stackError);
-    if (!prepareAccessed()) return;
-    commitAccessed();
-    stackBase = descriptorBase;
-    stackLimit = descriptorLimit;
-    stackAttributes = descriptorAttributes;
   }
-  if (!readDescriptor(codeSelector, false)) return;
-  const attributes = descriptorAttributes;
-  if (!(attributes & ATTRIBUTE_S) || !(attributes & 8)) return raiseProtection(codeError);
-  const conforming = (attributes & 4) != 0;
-  if (conforming ? dplOf(attributes) > privilege : dplOf(attributes) != privilege) return raiseProtection(codeError);
-  if (!(attributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_NP, 1, codeError);
-  if (!(attributes & ATTRIBUTE_LONG)) return unsupported();
   if (!isCanonical(target)) return raiseProtection(0);
-  if (!prepareAccessed()) return;
+  // All checks are done: now the accessed bits, both reached before either is set.
+  const codeByte = reachAccessed(codeAddress, codeAttributes);
+  if (fault) return;
+  if (!stackNull && !prepareAccessed()) return;
 
-  commitAccessed();
-  setFromDescriptor(CS, codeSelector);
-  if (stackNull) setNullStackSegment(stackSelector, privilege);
-  else setSegment(SS, stackSelector, stackBase, stackLimit, stackAttributes);
+  setAccessed(codeByte);
+  setSegment(CS, codeSelector, codeBase, codeLimit, codeAttributes | 1);
+  if (stackNull) {
+    setNullStackSegment(stackSelector, privilege);
+  } else {
+    commitAccessed();
+    setFromDescriptor(SS, stackSelector);
+  }
   if (privilege > old) dropInnerSegments(privilege);
   setRip(target);
   setStackPointer(newStack);

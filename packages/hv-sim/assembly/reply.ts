@@ -36,28 +36,50 @@ import {
   VCPU_REPLY_VALUE,
 } from './generated/layout';
 import { finishInstruction } from './pending-events';
+import { ACCESS_READ } from './physical';
 import { rip, selectVcpu, setRip } from './state';
 import { blockOf, GUEST } from './vcpu-blocks';
 
-/** Adds what the engine allows to what the running instruction may do. */
+/** Address, length and 64 bytes of a read. */
+const SUPPLY_SIZE: usize = 80;
+
+/**
+ * Adds what the engine allows to what the running instruction may do: one entry per frame. LIMIT_ALLOWANCES is more than
+ * any instruction with the events in its way can need (src/memory-map.ts counts). Only page tables that another VCPU
+ * rewrites all the while could fill the list; then the oldest entry goes, so that what was just allowed always holds.
+ */
 function allow(block: usize): void {
   const count = load<u32>(block + BLOCK_ALLOW_COUNT);
-  if (count == LIMIT_ALLOWANCES) return;
-  const entry = block + BLOCK_ALLOWANCES + (usize(count) << 4);
-  store<u64>(entry, load<u64>(block + VCPU_EXIT_GPA) >> 12);
-  store<u32>(entry, load<u32>(block + VCPU_EXIT_ACCESS), 8);
-  store<u32>(block, count + 1, BLOCK_ALLOW_COUNT);
+  const frame = load<u64>(block + VCPU_EXIT_GPA) >> 12;
+  const access = load<u32>(block + VCPU_EXIT_ACCESS);
+  const list = block + BLOCK_ALLOWANCES;
+  for (let i: u32 = 0; i < count; i++) {
+    const known = list + (usize(i) << 4);
+    if (load<u64>(known) != frame) continue;
+    store<u32>(known, load<u32>(known, 8) | access, 8);
+    return;
+  }
+  if (count == LIMIT_ALLOWANCES) memory.copy(list, list + 16, (LIMIT_ALLOWANCES - 1) << 4);
+  else store<u32>(block, count + 1, BLOCK_ALLOW_COUNT);
+  const entry = list + (usize(count < LIMIT_ALLOWANCES ? count : LIMIT_ALLOWANCES - 1) << 4);
+  store<u64>(entry, frame);
+  store<u32>(entry, access, 8);
 }
 
+/**
+ * Adds data for a read. A frame whose read was allowed is not asked for again, so there is at most one supply per page
+ * that an instruction reads (src/memory-map.ts counts); a list that is full all the same loses its oldest entry.
+ */
 function supply(block: usize): void {
   const count = load<u32>(block + BLOCK_SUPPLY_COUNT);
-  if (count == LIMIT_SUPPLIES) return;
-  const entry = block + BLOCK_SUPPLIES + usize(count) * 80;
+  const list = block + BLOCK_SUPPLIES;
+  if (count == LIMIT_SUPPLIES) memory.copy(list, list + SUPPLY_SIZE, (LIMIT_SUPPLIES - 1) * SUPPLY_SIZE);
+  else store<u32>(block, count + 1, BLOCK_SUPPLY_COUNT);
+  const entry = list + usize(count < LIMIT_SUPPLIES ? count : LIMIT_SUPPLIES - 1) * SUPPLY_SIZE;
   const length = load<u32>(block + VCPU_REPLY_DATA_LENGTH);
   store<u64>(entry, load<u64>(block + VCPU_EXIT_GLA));
   store<u64>(entry, length < 64 ? length : 64, 8);
   memory.copy(entry + 16, block + VCPU_REPLY_DATA, 64);
-  store<u32>(block, count + 1, BLOCK_SUPPLY_COUNT);
 }
 
 /** Leaves out what was about to happen: the instruction at RIP, or the event that could not be delivered. */
@@ -95,7 +117,8 @@ export function reply(index: usize, action: u32): void {
   } else if (action == REPLY_ALLOW_ONCE || action == REPLY_SUPPLY_READ) {
     if (kind == EXIT_KIND_EPT_VIOLATION) {
       allow(block);
-      if (action == REPLY_SUPPLY_READ && load<u32>(block + VCPU_EXIT_CAUSE) == EXIT_CAUSE_DATA) supply(block);
+      const read = load<u32>(block + VCPU_EXIT_CAUSE) == EXIT_CAUSE_DATA && load<u32>(block + VCPU_EXIT_ACCESS) & ACCESS_READ;
+      if (action == REPLY_SUPPLY_READ && read) supply(block);
     } else {
       store<u32>(block, kind, BLOCK_PASS_KIND);
       store<u32>(block, load<u32>(block + VCPU_EXIT_REGISTER), BLOCK_PASS_REGISTER);

@@ -85,17 +85,25 @@ export function readDescriptor(selector: u32, system: bool): bool {
   return true;
 }
 
+/** Where the accessed bit of a descriptor is to be set, 0 when it is set or, with `fault` set, when it cannot be. */
+export function reachAccessed(address: u64, attributes: u32): usize {
+  return attributes & 1 ? 0 : reachImplicit(address + 5);
+}
+
+/** Sets the accessed bit that {@link reachAccessed} has found. */
+export function setAccessed(byte: usize): void {
+  if (byte) store<u8>(byte, load<u8>(byte) | 1);
+}
+
 /** Makes sure that the accessed bit of the descriptor just read can be set. */
 export function prepareAccessed(): bool {
-  accessedByte = 0;
-  if (descriptorAttributes & 1) return true;
-  accessedByte = reachImplicit(descriptorAddress + 5);
+  accessedByte = reachAccessed(descriptorAddress, descriptorAttributes);
   return fault == 0;
 }
 
 /** Sets the accessed bit that {@link prepareAccessed} has prepared. */
 export function commitAccessed(): void {
-  if (accessedByte) store<u8>(accessedByte, load<u8>(accessedByte) | 1);
+  setAccessed(accessedByte);
   descriptorAttributes |= 1;
 }
 

@@ -1,5 +1,5 @@
 // System calls and far control transfers in 64-bit mode. Call gates and compatibility mode are not offered.
-import { fault, raise, raiseProtection, raiseUndefined, setAttention, unsupported, VECTOR_NP } from './fault';
+import { fault, raise, raiseProtection, raiseUndefined, setAttention, unsupported, VECTOR_NP, VECTOR_SS } from './fault';
 import {
   OP_IMM,
   OP_LENGTH,
@@ -22,13 +22,16 @@ import {
   ATTRIBUTE_S,
   commitAccessed,
   CS,
+  descriptorAddress,
   descriptorAttributes,
   descriptorBase,
   descriptorLimit,
   dplOf,
   dropInnerSegments,
   prepareAccessed,
+  reachAccessed,
   readDescriptor,
+  setAccessed,
   setFlatSegments,
   setFromDescriptor,
   setNullStackSegment,
@@ -184,47 +187,51 @@ export function farReturn(op: usize): void {
   const old = cpl();
   if (error == 0) return raiseProtection(0);
   if (privilege < old) return raiseProtection(error);
+  if (!readDescriptor(selector, false)) return;
+  const codeAddress = descriptorAddress;
+  const codeBase = descriptorBase;
+  const codeLimit = descriptorLimit;
+  const codeAttributes = descriptorAttributes;
+  const dpl = dplOf(codeAttributes);
+  const valid = (codeAttributes & ATTRIBUTE_S) != 0 && (codeAttributes & 8) != 0;
+  if (!valid || (codeAttributes & 4 ? dpl > privilege : dpl != privilege)) return raiseProtection(error);
+  if (!checkLong(codeAttributes, error)) return;
   let stack = from + 2 * size + extra;
   let stackSelector: u32 = 0;
-  let stackBase: u64 = 0;
-  let stackLimit: u32 = 0;
-  let stackAttributes: u32 = 0;
+  let stackNull = true;
   if (privilege > old) {
     const outer = loadSized(stack, size);
     if (fault) return;
     stackSelector = u32(loadSized(stack + size, size)) & 0xffff;
     if (fault) return;
     stack = outer + extra;
-    if ((stackSelector & 0xfffc) == 0) {
+    stackNull = (stackSelector & 0xfffc) == 0;
+    if (stackNull) {
       if (privilege == 3 || (stackSelector & 3) != privilege) return raiseProtection(0);
     } else {
       if (!readDescriptor(stackSelector, false)) return;
       const attributes = descriptorAttributes;
-      const valid = (attributes & ATTRIBUTE_S) != 0 && (attributes & 0xa) == 2 && (attributes & ATTRIBUTE_PRESENT) != 0;
-      if (!valid || (stackSelector & 3) != privilege || dplOf(attributes) != privilege) {
+      const writable = (attributes & ATTRIBUTE_S) != 0 && (attributes & 0xa) == 2;
+      if (!writable || (stackSelector & 3) != privilege || dplOf(attributes) != privilege) {
         return raiseProtection(stackSelector & 0xfffc);
       }
-      if (!prepareAccessed()) return;
-      commitAccessed();
-      stackBase = descriptorBase;
-      stackLimit = descriptorLimit;
-      stackAttributes = descriptorAttributes;
+      if (!(attributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_SS, 1, stackSelector & 0xfffc);
     }
   }
-  if (!readDescriptor(selector, false)) return;
-  const attributes = descriptorAttributes;
-  const conforming = (attributes & 4) != 0;
-  const dpl = dplOf(attributes);
-  const valid = (attributes & ATTRIBUTE_S) != 0 && (attributes & 8) != 0;
-  if (!valid || (conforming ? dpl > privilege : dpl != privilege)) return raiseProtection(error);
-  if (!checkLong(attributes, error)) return;
   if (!isCanonical(target)) return raiseProtection(0);
-  if (!prepareAccessed()) return;
-  commitAccessed();
-  setFromDescriptor(CS, selector);
+  // All checks are done: now the accessed bits, both reached before either is set.
+  const codeByte = reachAccessed(codeAddress, codeAttributes);
+  if (fault) return;
+  if (!stackNull && !prepareAccessed()) return;
+  setAccessed(codeByte);
+  setSegment(CS, selector, codeBase, codeLimit, codeAttributes | 1);
   if (privilege > old) {
-    if ((stackSelector & 0xfffc) == 0) setNullStackSegment(stackSelector, privilege);
-    else setSegment(SS, stackSelector, stackBase, stackLimit, stackAttributes);
+    if (stackNull) {
+      setNullStackSegment(stackSelector, privilege);
+    } else {
+      commitAccessed();
+      setFromDescriptor(SS, stackSelector);
+    }
     dropInnerSegments(privilege);
   }
   setRip(target);

@@ -14,10 +14,19 @@ export const MACHINE_LIMITS = {
   OPS: 0x2_0000,
   /** Pages whose decoded instructions are kept: 4096 offsets of records, 4 bytes each. */
   OP_TABLES: 512,
-  /** Violations that one instruction may be allowed. */
-  ALLOWANCES: 32,
-  /** Reads that one instruction may be supplied with. */
-  SUPPLIES: 4,
+  /**
+   * Frames that one instruction may be allowed to touch. None needs more, together with what is delivered in its place:
+   *
+   * - instruction, at most 10 linear pages: RETF to another ring, 2 of code, 4 of stack (a far `imm16` apart), 4 of two
+   *   descriptors;
+   * - events: its own exception, an injected one, a debug trap, an interrupt, each of which may become three others in
+   *   turn (benign, contributory, page fault, double fault), so 16 deliveries of 2 pages of a code descriptor and 2 of
+   *   stack, and all together 2 of the IDT and 2 of the TSS, which are not longer than that: 68;
+   * - each linear page has its frame and 3 tables, and all share the top one: (10 + 68) * 4 + 1 = 313.
+   */
+  ALLOWANCES: 313,
+  /** Reads that one instruction may be supplied with: one per page of data, 8 for the RETF of above. */
+  SUPPLIES: 8,
 } as const;
 
 const TLB_SIZE = MACHINE_LIMITS.TLB_ENTRIES * 16;

@@ -30,12 +30,9 @@ export const VCPU_SIDE = defineRecord({
   injectCr2: 'u64',
   /** Bits of DR6 for a debug trap that waits (SDM vol. 3B, 17.2.3). */
   pendingDebug: 'u64',
-  /** Violations that the running instruction may commit: how many, and per violation frame number (u64), access (u32), 0. */
+  /** How many `allowances` and `supplies` there are. */
   allowCount: 'u32',
-  /** Reads for which data was supplied: how many, and per read address (u64), length (u64), 64 bytes. */
   supplyCount: 'u32',
-  allowances: 'bytes:512',
-  supplies: 'bytes:320',
   /** The exit that the running instruction must not raise again: ExitKind, register, value to commit. */
   passKind: 'u32',
   passRegister: 'u32',
@@ -56,6 +53,10 @@ export const VCPU_SIDE = defineRecord({
   /** Interrupt request and in-service registers, 256 bits each. */
   irr: 'bytes:32',
   isr: 'bytes:32',
+  /** Violations that the running instruction may commit, MACHINE_LIMITS.ALLOWANCES of them: frame number (u64), access (u32), 0. */
+  allowances: 'bytes:5008',
+  /** Reads for which data was supplied, MACHINE_LIMITS.SUPPLIES of them: address (u64), length (u64), 64 bytes. */
+  supplies: 'bytes:640',
 });
 
 /** Distance from one VCPU's record to the next one's, in bytes: the record and its side area. */

@@ -103,6 +103,55 @@ test.each([
   expect(guest.machine.vcpu(0).get32('csSelector')).toBe(SELECTOR.code);
 });
 
+/** Fresh descriptors at 0x28 (data, ring 3) and 0x30 (code, ring 3), neither accessed yet. */
+function freshUserSegments(guest: TinyGuest, code: bigint): void {
+  guest.write64(AT.gdt + 0x28, 0x00cf_f200_0000_ffffn);
+  guest.write64(AT.gdt + 0x30, code);
+}
+
+test.each([
+  ['IRETQ', 'push 0x2b\npush rbx\npush 2\npush 0x33\npush rax\niretq'],
+  ['RETF', 'push 0x2b\npush rbx\npush 0x33\npush rax\ndb 0x48, 0xcb'],
+])('%s sets no accessed bit unless it returns', (_name, text) => {
+  const program = `mov rax, userCode\nmov rbx, userStack\n${text}`;
+  const refused = new TinyGuest();
+  // The code segment is not present.
+  freshUserSegments(refused, 0x00af_7a00_0000_ffffn);
+  refused.code(program).machine.run(12);
+  expect(refused.machine.powerOffCode).toBe(11);
+  expect(refused.read64(AT.gdt + 0x28)).toBe(0x00cf_f200_0000_ffffn);
+  expect(refused.read64(AT.gdt + 0x30)).toBe(0x00af_7a00_0000_ffffn);
+
+  const done = new TinyGuest();
+  freshUserSegments(done, 0x00af_fa00_0000_ffffn);
+  done.code(program).code('ud2', AT.userCode).machine.run(12);
+  expect(done.machine.powerOffCode).toBe(6);
+  expect(done.read64(AT.gdt + 0x28)).toBe(0x00cf_f300_0000_ffffn);
+  expect(done.read64(AT.gdt + 0x30)).toBe(0x00af_fb00_0000_ffffn);
+});
+
+test('the processor priority is that of the interrupt in service, or of the task when that is higher', () => {
+  const priority = (task: number): bigint => {
+    const guest = new TinyGuest();
+    guest.code(`
+      ${ENABLE_APIC}
+      ${wrmsr(0x83f, 0x35)}
+      sti
+      nop
+      nop
+      handler:
+      mov eax, ${task}
+      mov cr8, rax
+      mov ecx, 0x80a
+      rdmsr
+      out 0xf4, al`);
+    guest.gate(0x35, guest.label('handler'));
+    guest.machine.run(40);
+    return guest.machine.vcpu(0).get('rax');
+  };
+  expect([priority(0), priority(2), priority(5)]).toEqual([0x30n, 0x30n, 0x50n]);
+});
+
 test('a fault in the delivery of a fault is a double fault, and one more shuts down', () => {
   const double = new TinyGuest();
   double.gate(13, BigInt(AT.stubs), { present: false });

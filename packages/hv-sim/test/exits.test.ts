@@ -57,6 +57,60 @@ describe('second-level violations', () => {
     expect(port.next(1)).toBe(port.vcpuCount);
   });
 
+  test('an IRETQ whose eight pages have all their page tables refused goes through, a frame at a time', () => {
+    const guest = new TinyGuest();
+    const record = guest.machine.vcpu(0);
+    const FAR = 0x10_0000;
+    let next = FAR;
+    const frames: number[] = [AT.pml4];
+    /** Maps a page in a slot of the top table of its own; the page is the first or last of the slot. */
+    const mapAlone = (slot: number, last: boolean): number => {
+      const index = last ? 511 : 0;
+      const [pdpt, pd, pt, page] = [next, next + 0x1000, next + 0x2000, next + 0x3000] as const;
+      next += 0x4000;
+      frames.push(pdpt, pd, pt, page);
+      guest.write64(AT.pml4 + slot * 8, BigInt(pdpt) | 3n);
+      guest.write64(pdpt + index * 8, BigInt(pd) | 3n);
+      guest.write64(pd + index * 8, BigInt(pt) | 3n);
+      guest.write64(pt + index * 8, BigInt(page) | 3n);
+      return page;
+    };
+    /** Bytes across the border between two slots; returns their linear address. */
+    const across = (slot: number, bytes: Uint8Array, inFirst: number): bigint => {
+      const first = mapAlone(slot, true);
+      const second = mapAlone(slot + 1, false);
+      guest.write(first + 0x1000 - inFirst, bytes.subarray(0, inFirst));
+      guest.write(second, bytes.subarray(inFirst));
+      return (BigInt(slot + 1) << 39n) - BigInt(inFirst);
+    };
+    const words = (...values: bigint[]): Uint8Array => new Uint8Array(BigUint64Array.from(values).buffer);
+    const stack = across(3, words(BigInt(AT.code), 0x10n, 2n, BigInt(AT.stack), 0xcn), 20);
+    const gdt = across(5, words(0x00af_9b00_0000_ffffn), 4) - 0x10n;
+    const ldt = across(7, words(0x00cf_9300_0000_ffffn), 4) - 0x8n;
+    record.set('rip', across(1, Uint8Array.of(0x48, 0xcf), 1));
+    record.set('rsp', stack);
+    record.set('gdtBase', gdt);
+    record.set32('gdtLimit', 0x17);
+    record.set('ldtrBase', ldt);
+    record.set32('ldtrLimit', 0xf);
+    record.set32('ldtrAttributes', 0x82);
+    const port = guest.machine.openPort();
+    for (const address of frames) port.setPageAccess(frame(address), Access.NONE);
+    const seen = new Set<number>();
+    while (true) {
+      nextExit(port, ExitKind.EPT_VIOLATION);
+      // The walk for the instruction that IRETQ has gone to.
+      if (record.rip === BigInt(AT.code)) break;
+      const touched = record.exitGpa - (record.exitGpa % 0x1000);
+      expect(seen).not.toContain(touched);
+      seen.add(touched);
+      port.reply(0, Reply.ALLOW_ONCE);
+    }
+    expect([...seen].toSorted((a, b) => a - b)).toEqual(frames.toSorted((a, b) => a - b));
+    expect(seen.size).toBe(33);
+    expect(record.get32('ssSelector')).toBe(0xc);
+  });
+
   test('what is allowed once is not open to another VCPU', () => {
     const guest = new TinyGuest({ vcpus: 2, quantum: 1 }).code('mov rbx, 0x30010\nagain: mov [rbx], al\njmp again');
     guest.machine.setActive(1, true);
