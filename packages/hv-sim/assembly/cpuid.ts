@@ -1,4 +1,6 @@
-// CPUID: says what the machine really has (SDM vol. 2, CPUID).
+// CPUID (SDM vol. 2, CPUID): what the machine has, and FPU, MMX, SSE and SSE2 beyond that. 64-bit mode requires those
+// four, so a guest expects them; of them the machine has the moves, logic, FXSAVE and MXCSR only, and anything else of
+// them ends the guest as UNSUPPORTED.
 import {
   BLOCK_ACTIVE,
   BLOCK_SIZE,

@@ -68,6 +68,8 @@ export class MachineCore {
   debugText = '';
   onInstruction: ((vcpu: number) => void) | undefined;
   readonly #tables: ReturnType<typeof frameTables>;
+  /** Nothing has run or been written yet: what is zero need not be filled, which would make all of RAM resident. */
+  #fresh = true;
 
   constructor(
     readonly physical: PhysicalMap,
@@ -119,9 +121,12 @@ export class MachineCore {
   /** Everything as at power-on: RAM zero, all rights, no decoded code. */
   reset(quantum: number): void {
     const { rights, flags, end } = this.#tables;
-    this.bytes.fill(0, MEMORY_MAP.BLOCKS, MEMORY_MAP.BLOCKS + (GUEST_BLOCK + 1) * VCPU_BLOCK_SIZE);
+    if (!this.#fresh) {
+      this.bytes.fill(0, MEMORY_MAP.BLOCKS, MEMORY_MAP.BLOCKS + (GUEST_BLOCK + 1) * VCPU_BLOCK_SIZE);
+      this.bytes.fill(0, flags, end);
+    }
+    this.#fresh = false;
     this.bytes.fill(7, rights, flags);
-    this.bytes.fill(0, flags, end);
     this.debugText = '';
     this.onInstruction = undefined;
     [...this.records, this.guestRecord].forEach((record, i) => {

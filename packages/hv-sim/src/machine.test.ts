@@ -1,18 +1,12 @@
 import { type Gpa, gfn, gpa, ShutdownReason } from '@introd/abi';
 import { expect, test } from 'vitest';
-import { enterLongMode, Machine } from './index.js';
+import { enterLongMode, Machine, type MachineOptions } from './index.js';
 
 const RAM = 0x20_0000;
 
 /** A machine whose first 2 MiB are mapped as they lie, with code at 64 KiB. */
 function machineWith(code: readonly number[]): Machine {
-  const machine = new Machine({ memory: [{ start: gpa(0), size: RAM }] });
-  const entry = new BigUint64Array([0x2003n]);
-  machine.writePhysical(gpa(0x1000), new Uint8Array(entry.buffer));
-  entry[0] = 0x3003n;
-  machine.writePhysical(gpa(0x2000), new Uint8Array(entry.buffer));
-  entry[0] = 0x83n;
-  machine.writePhysical(gpa(0x3000), new Uint8Array(entry.buffer));
+  const machine = identityMapped({ memory: [{ start: gpa(0), size: RAM }] });
   machine.writePhysical(gpa(0x1_0000), Uint8Array.from(code));
   enterLongMode(machine.vcpu(0), { cr3: 0x1000n, rip: 0x1_0000n, rsp: 0x9000n });
   return machine;
@@ -72,4 +66,95 @@ test('a machine without the guest in 64-bit mode stops instead of guessing', () 
 
 test('names a VCPU that it does not have', () => {
   expect(() => machineWith([0xf4]).vcpu(1)).toThrow(expect.objectContaining({ code: 'ERR_HV_SIM_NO_SUCH_VCPU' }));
+});
+
+/** Writes page tables at 0x1000 that map 2 MiB at 0 as they lie, and returns the machine. */
+function identityMapped(options: MachineOptions): Machine {
+  const machine = new Machine(options);
+  const entry = (at: number, value: bigint): void => {
+    machine.writePhysical(gpa(at), new Uint8Array(BigUint64Array.of(value).buffer));
+  };
+  entry(0x1000, 0x2003n);
+  entry(0x2000, 0x3003n);
+  entry(0x3000, 0x83n);
+  return machine;
+}
+
+test('eight VCPUs take turns of a quantum each, the same every time', () => {
+  const play = (quantum: number): { order: number[]; counts: bigint[] } => {
+    const machine = identityMapped({ vcpus: 8, quantum, memory: [{ start: gpa(0), size: RAM }] });
+    // inc rax; jmp $-3
+    machine.writePhysical(gpa(0x1_0000), Uint8Array.of(0x48, 0xff, 0xc0, 0xeb, 0xfb));
+    const order: number[] = [];
+    for (let i = 0; i < 8; i++) {
+      enterLongMode(machine.vcpu(i), { cr3: 0x1000n, rip: 0x1_0000n, rsp: 0x9000n });
+      machine.setActive(i, true);
+    }
+    machine.observe((vcpu) => order.push(vcpu));
+    expect(machine.run(8 * quantum * 3)).toBe('budget');
+    return { order, counts: Array.from({ length: 8 }, (_, i) => machine.vcpu(i).get('rax')) };
+  };
+  const first = play(10);
+  expect(first.order).toEqual(Array.from({ length: 240 }, (_, i) => Math.floor(i / 10) % 8));
+  expect(first.counts).toEqual(Array.from({ length: 8 }, () => 15n));
+  expect(play(10)).toEqual(first);
+});
+
+test('2 GiB of RAM are there, and the guest uses both ends', () => {
+  const size = 2 ** 31;
+  const machine = identityMapped({ memory: [{ start: gpa(0), size }] });
+  // The second GiB from 1 GiB on, as one page: PDPT entry 1.
+  machine.writePhysical(gpa(0x2008), new Uint8Array(BigUint64Array.of(0x4000_0083n).buffer));
+  // mov rbx, 0x7ffffff8; mov qword [rbx], 0x5a; mov rcx, [rbx]; out 0xf4, al
+  const code = [
+    0x48, 0xc7, 0xc3, 0xf8, 0xff, 0xff, 0x7f, 0x48, 0xc7, 0x03, 0x5a, 0, 0, 0, 0x48, 0x8b, 0x0b, 0xe6, 0xf4,
+  ];
+  machine.writePhysical(gpa(0x1_0000), Uint8Array.from(code));
+  enterLongMode(machine.vcpu(0), { cr3: 0x1000n, rip: 0x1_0000n, rsp: 0x9000n });
+  expect(machine.run(10)).toBe('shutdown');
+  expect(machine.shutdownReason).toBe(ShutdownReason.POWER_OFF);
+  expect(machine.vcpu(0).get('rcx')).toBe(0x5an);
+  const bytes = new Uint8Array(8);
+  expect(machine.readPhysical(gpa(size - 8), bytes)).toBe(true);
+  expect([...bytes]).toEqual([0x5a, 0, 0, 0, 0, 0, 0, 0]);
+  expect(machine.readPhysical(gpa(size - 7), bytes)).toBe(false);
+  expect(() => new Machine({ memory: [{ start: gpa(0), size: size + 4096 }] })).toThrow(
+    expect.objectContaining({ code: 'ERR_HV_SIM_OPTIONS' }),
+  );
+});
+
+test('RAM may lie right below 2^52, and nowhere above', () => {
+  const top = 2 ** 52 - 0x2000;
+  const machine = identityMapped({
+    memory: [
+      { start: gpa(0), size: RAM },
+      { start: gpa(top), size: 0x2000 },
+    ],
+  });
+  // Linear 2 MiB: a page table whose first entry is the last frame.
+  machine.writePhysical(gpa(0x3008), new Uint8Array(BigUint64Array.of(0x4003n).buffer));
+  machine.writePhysical(gpa(0x4000), new Uint8Array(BigUint64Array.of(0x000f_ffff_ffff_f003n).buffer));
+  // mov rbx, 0x200ff8; mov qword [rbx], 0x5a; out 0xf4, al
+  const code = [0x48, 0xc7, 0xc3, 0xf8, 0x0f, 0x20, 0, 0x48, 0xc7, 0x03, 0x5a, 0, 0, 0, 0xe6, 0xf4];
+  machine.writePhysical(gpa(0x1_0000), Uint8Array.from(code));
+  enterLongMode(machine.vcpu(0), { cr3: 0x1000n, rip: 0x1_0000n, rsp: 0x9000n });
+  expect(machine.run(10)).toBe('shutdown');
+  expect(machine.shutdownReason).toBe(ShutdownReason.POWER_OFF);
+  const bytes = new Uint8Array(8);
+  expect(machine.readPhysical(gpa(2 ** 52 - 8), bytes)).toBe(true);
+  expect([...bytes]).toEqual([0x5a, 0, 0, 0, 0, 0, 0, 0]);
+  expect(() => new Machine({ memory: [{ start: top as Gpa, size: 0x3000 }] })).toThrow(
+    expect.objectContaining({ code: 'ERR_HV_SIM_OPTIONS' }),
+  );
+});
+
+test('a reset makes RAM and registers those of a new machine', () => {
+  const machine = machineWith([0xb8, 1, 0, 0, 0, 0xeb, 0xf9]);
+  machine.run(10);
+  machine.reset();
+  const bytes = new Uint8Array(RAM).fill(1);
+  machine.readPhysical(gpa(0), bytes);
+  expect(bytes.every((byte) => byte === 0)).toBe(true);
+  const fresh = new Machine({ memory: [{ start: gpa(0), size: RAM }] });
+  expect(machine.vcpu(0).u32).toEqual(fresh.vcpu(0).u32);
 });

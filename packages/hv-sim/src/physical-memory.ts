@@ -4,7 +4,7 @@ import { HvSimError } from './error.js';
 import { MACHINE_LIMITS } from './memory-map.js';
 
 /** Most RAM that a machine can have, in bytes. */
-export const RAM_LIMIT = 2 ** 31;
+const RAM_LIMIT = 2 ** 31;
 
 /** Checks the regions of a machine and returns them in ascending order. */
 export function sortedRegions(regions: readonly MemoryRegion[]): readonly MemoryRegion[] {

@@ -5,7 +5,7 @@ export const excludedForms: readonly { reason: string; forms: RegExp }[] = [
     forms: /^(Cpuid|Rdtsc|Rdtscp|Rdpmc|Rdpid_r64|Xgetbv)$/,
   },
   {
-    reason: 'leaves user code for the kernel or the hypervisor: src/machine tests have it',
+    reason: 'leaves user code for the kernel or the hypervisor: test/events.test.ts and test/exits.test.ts have it',
     forms: /^(Syscall|Sysenter|Sysexit[dq]|Vmcall|Int1|Int3)$/,
   },
   {

@@ -66,7 +66,7 @@ function encodeVector({ test, outcome }: Vector): string {
 }
 
 /** The inverse of {@link encodeVector}. */
-export function decodeVector(form: string, line: string): Vector {
+function decodeVector(form: string, line: string): Vector {
   const fields = line.split(';');
   let next = 0;
   const text = (): string => {
