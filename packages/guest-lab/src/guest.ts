@@ -1,5 +1,5 @@
 import { type Cr3, type Gpa, type Gva, PAGE_SIZE } from '@introd/abi';
-import { enterLongMode, Machine } from '@introd/hv-sim';
+import { enterLongMode, Machine, type MachineOptions } from '@introd/hv-sim';
 import { type PdbIdentity, ProfileStore } from '@introd/windows-profiles';
 import { assembleKernel } from './code/assemble-kernel.js';
 import { HostileCode, MAILBOX, type ProcessPlan, type ThreadRole } from './code/plan.js';
@@ -37,6 +37,8 @@ export interface LabGuestOptions {
   readonly vcpus?: number;
   /** A machine to use again: it is reset. It must have the memory of {@link labMemory} and enough VCPUs. */
   readonly machine?: Machine;
+  /** Races of a machine that is made for the guest; see `MachineOptions` of `@introd/hv-sim`. */
+  readonly race?: MachineOptions['race'];
   readonly hostile?: HostileVariant;
 }
 
@@ -79,7 +81,7 @@ export function buildLabGuest(options: LabGuestOptions): LabGuest {
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > 8) {
     throw new LabError('ERR_GUEST_LAB_BAD_OPTION', `a lab guest has 1 to 8 VCPUs, not ${vcpus}`);
   }
-  const machine = prepareMachine(options.machine, vcpus);
+  const machine = prepareMachine(options.machine, vcpus, options.race);
   const profile = ProfileStore.bundled().byBuild(LAB_BUILD)!;
   const image = buildLabImage(new SeededRandom(options.seed), {
     profile,
@@ -196,9 +198,9 @@ export class LabGuest {
   }
 }
 
-function prepareMachine(machine: Machine | undefined, vcpus: number): Machine {
+function prepareMachine(machine: Machine | undefined, vcpus: number, race: MachineOptions['race']): Machine {
   if (!machine) {
-    return new Machine({ vcpus, memory: labMemory, clockOrigin: BOOT_TIME });
+    return new Machine({ vcpus, memory: labMemory, clockOrigin: BOOT_TIME, ...(race ? { race } : {}) });
   }
   for (const { start, size } of labMemory) {
     const within = machine.memoryRegions.some((ram) => ram.start <= start && start + size <= ram.start + ram.size);
