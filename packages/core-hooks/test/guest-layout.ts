@@ -1,7 +1,7 @@
 import type { Gpa, Gva } from '@introd/abi';
 
 /** First address of the kernel mapping of the test guests; physical address `n` is mapped at `KERNEL + n`. */
-export const KERNEL = 0xffff_8000_0000_0000n;
+const KERNEL = 0xffff_8000_0000_0000n;
 /** Physical address of the top-level table; the tables below follow page by page. */
 export const PML4 = 0x1000;
 const PDPT = 0x2000;

@@ -3,7 +3,7 @@ import type { LabGuest } from '@introd/guest-lab';
 import { CliError } from '../error.js';
 
 /** How a dump is laid out: an ELF64 core when the file is called `.elf` or `.core`, else the raw physical memory. */
-export function dumpFormat(file: string): 'elf' | 'raw' {
+function dumpFormat(file: string): 'elf' | 'raw' {
   return /\.(elf|core)$/i.test(file) ? 'elf' : 'raw';
 }
 

@@ -1,10 +1,8 @@
 import type { Alert, Hex64 } from '@introd/abi';
 
-/** Version of {@link DemoRecord}. A change that an old reader would misunderstand raises it. */
-export const DEMO_SCHEMA_VERSION = 1;
-
 /** What every line of `introd demo --json` has. */
 interface DemoRecordBase {
+  // A change that an old reader would misunderstand raises it.
   readonly schemaVersion: 1;
   /**
    * Guest time in ISO 8601 UTC: the machine's virtual clock, never the host's.

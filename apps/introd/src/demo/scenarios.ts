@@ -23,7 +23,7 @@ export interface PlannedScenario {
 type Scenario = Omit<PlannedScenario, 'delay'>;
 
 /** Instruction forms of the self-map attack, in the order in which seeds choose them. */
-export const SELF_MAP_FORMS: readonly SelfMapForm[] = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'];
+const SELF_MAP_FORMS: readonly SelfMapForm[] = ['mov', 'or', 'xchg', 'bts', 'lock-cmpxchg'];
 
 const TARGETS: readonly ScenarioTarget[] = ['system', 'ordinary'];
 

@@ -43,7 +43,7 @@ function whoLines(alert: Alert): string[] {
 }
 
 /** An alert as a person reads it: who, what, old and new value, blocked or found late, technique. */
-export function alertLines(alert: Alert, palette: Palette): string[] {
+function alertLines(alert: Alert, palette: Palette): string[] {
   const { bold, red, yellow, green } = palette;
   const { victim, write } = alert;
   const colour = alert.verdict === 'allowed' ? red : alert.found === 'late' ? yellow : green;

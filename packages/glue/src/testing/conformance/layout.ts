@@ -62,7 +62,7 @@ export const NEXT_DATA = gpa(HIGH_RAM.start + PAGE_SIZE);
 export const FRESH_DATA = gpa(HIGH_RAM.start + 2 * PAGE_SIZE);
 
 /** First virtual address of the window; the data pages are seen here in their order. */
-export const WINDOW: Gva = gva(0xffff_8000_0000_0000n);
+const WINDOW: Gva = gva(0xffff_8000_0000_0000n);
 
 /** Virtual address of a place in the data pages. */
 export function windowOf(address: Gpa): Gva {
