@@ -205,6 +205,13 @@ describe('Assembler', () => {
     );
   });
 
+  it.each(['__proto__', 'constructor', 'toString', 'mov rax, __proto__ ptr [rax]', 'rep __proto__'])(
+    'does not take what every JavaScript object has for an instruction: %s',
+    (source) => {
+      expect(() => bytesOf(source)).toThrow(AssemblyError);
+    },
+  );
+
   it('refuses garbage without any other error', () => {
     fc.assert(
       fc.property(fc.string(), fc.constantFrom('', 'mov rax, ', 'db ', 'jmp '), (text, start) => {

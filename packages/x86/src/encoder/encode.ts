@@ -234,7 +234,7 @@ function encodeForm(form: InstructionForm, operands: readonly Operand[], lock: b
 export type BranchDistance = 'short' | 'near';
 
 /** String instructions: all operands are implied, so that their bytes say everything (SDM vol. 2, table A-2). */
-const STRING_INSTRUCTIONS: Readonly<Record<string, readonly number[]>> = Object.fromEntries(
+const STRING_INSTRUCTIONS: ReadonlyMap<string, readonly number[]> = new Map(
   Object.entries({ ins: 0x6c, outs: 0x6e, movs: 0xa4, cmps: 0xa6, stos: 0xaa, lods: 0xac, scas: 0xae }).flatMap(
     ([name, opcode]): [string, readonly number[]][] => [
       [`${name}b`, [opcode]],
@@ -246,13 +246,13 @@ const STRING_INSTRUCTIONS: Readonly<Record<string, readonly number[]>> = Object.
 );
 
 /** Prefix bytes of string instructions (SDM vol. 2, 2.1.1). */
-const REPEAT_PREFIXES: Readonly<Record<string, number>> = {
-  rep: 0xf3,
-  repe: 0xf3,
-  repz: 0xf3,
-  repne: 0xf2,
-  repnz: 0xf2,
-};
+const REPEAT_PREFIXES: ReadonlyMap<string, number> = new Map([
+  ['rep', 0xf3],
+  ['repe', 0xf3],
+  ['repz', 0xf3],
+  ['repne', 0xf2],
+  ['repnz', 0xf2],
+]);
 
 /**
  * Encodes one instruction.
@@ -266,9 +266,9 @@ export function encodeInstruction(
   prefix?: string,
   distance: BranchDistance = 'near',
 ): Encoded {
-  const string = operands.length === 0 ? STRING_INSTRUCTIONS[mnemonic] : undefined;
+  const string = operands.length === 0 ? STRING_INSTRUCTIONS.get(mnemonic) : undefined;
   if (string !== undefined) {
-    const repeat = prefix === undefined ? [] : [REPEAT_PREFIXES[prefix] ?? 0];
+    const repeat = prefix === undefined ? [] : [REPEAT_PREFIXES.get(prefix) ?? 0];
     if (repeat[0] === 0) {
       throw new AssemblyError(`prefix ${prefix} has no meaning for ${mnemonic}`);
     }

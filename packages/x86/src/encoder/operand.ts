@@ -39,7 +39,14 @@ export interface MemoryOperandText {
 export type Operand = RegisterOperand | ValueOperand | MemoryOperandText;
 
 /** Sizes of the keywords before a memory operand, in bytes. */
-const SIZES: Readonly<Record<string, number>> = { byte: 1, word: 2, dword: 4, qword: 8, xmmword: 16, oword: 16 };
+const SIZES: ReadonlyMap<string, number> = new Map([
+  ['byte', 1],
+  ['word', 2],
+  ['dword', 4],
+  ['qword', 8],
+  ['xmmword', 16],
+  ['oword', 16],
+]);
 
 function numbered(from: number, to: number, name: (n: number) => string): string[] {
   return Array.from({ length: to - from }, (_, i) => name(from + i));
@@ -237,7 +244,7 @@ export function parseOperand(text: string): Operand {
   }
   const memory = MEMORY.exec(text);
   if (memory !== null) {
-    const size = memory[1] === undefined ? undefined : SIZES[memory[1].toLowerCase()];
+    const size = memory[1] === undefined ? undefined : SIZES.get(memory[1].toLowerCase());
     return parseMemory(size, memory[2] ?? memory[3], memory[4]!);
   }
   return parseValue(text);
