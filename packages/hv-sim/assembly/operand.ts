@@ -177,13 +177,6 @@ export function readSource(op: usize): u64 {
   return readSourceOfSize(op, load<u8>(op, OP_SIZE));
 }
 
-/** First operand, only read. */
-export function readDestination(op: usize): u64 {
-  const size = load<u8>(op, OP_SIZE);
-  if (load<u16>(op, OP_FLAGS) & FLAG_MEMORY_DESTINATION) return loadOfSize(effectiveAddress(op), size);
-  return registerOfSize(load<u16>(op, OP_DST), size);
-}
-
 /** Address that {@link readForUpdate} has read and {@link writeUpdated} writes. */
 let updateAddress: u64 = 0;
 

@@ -30,7 +30,6 @@ export const TR: usize = 7;
 const STRIDE: usize = VCPU_CS_BASE - VCPU_ES_BASE;
 
 /** Attribute bits of the record (SDM vol. 3C, table 25-2). */
-export const ATTRIBUTE_TYPE: u32 = 0xf;
 export const ATTRIBUTE_S: u32 = 0x10;
 export const ATTRIBUTE_PRESENT: u32 = 0x80;
 export const ATTRIBUTE_LONG: u32 = 0x2000;
@@ -117,14 +116,6 @@ export function setSegment(number: usize, selector: u32, base: u64, limit: u32, 
 
 export function segmentSelector(number: usize): u32 {
   return load<u32>(cpu + number * STRIDE + VCPU_ES_SELECTOR);
-}
-
-export function segmentBase(number: usize): u64 {
-  return load<u64>(cpu + number * STRIDE + VCPU_ES_BASE);
-}
-
-export function segmentLimit(number: usize): u32 {
-  return load<u32>(cpu + number * STRIDE + VCPU_ES_LIMIT);
 }
 
 export function segmentAttributes(number: usize): u32 {

@@ -1,5 +1,5 @@
 // Registers of the current VCPU, where they lie: in its VCPU record, which is the CPU's register file.
-import { BLOCK_XMM, VCPU_RAX, VCPU_RFLAGS, VCPU_RIP, VCPU_RSP, VCPU_SS_ATTRIBUTES } from './generated/layout';
+import { VCPU_RAX, VCPU_RFLAGS, VCPU_RIP, VCPU_RSP, VCPU_SS_ATTRIBUTES } from './generated/layout';
 
 /** Address of the current VCPU's block (its record, then its side area). */
 export let cpu: usize = 0;
@@ -40,8 +40,6 @@ export const NT: u32 = 0x4000;
 export const RF: u32 = 0x1_0000;
 export const VM: u32 = 0x2_0000;
 export const AC: u32 = 0x4_0000;
-export const VIF: u32 = 0x8_0000;
-export const VIP: u32 = 0x10_0000;
 export const ID: u32 = 0x20_0000;
 /** The six status flags. */
 export const STATUS: u32 = CF | PF | AF | ZF | SF | OF;
@@ -163,11 +161,4 @@ export function setStackPointer(value: u64): void {
 @inline
 export function cpl(): u32 {
   return (load<u32>(cpu + VCPU_SS_ATTRIBUTES) >> 5) & 3;
-}
-
-/** Address of an XMM register. */
-// @ts-ignore: decorator
-@inline
-export function xmmAddress(number: usize): usize {
-  return cpu + BLOCK_XMM + (number << 4);
 }
