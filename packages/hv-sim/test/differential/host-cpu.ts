@@ -122,7 +122,26 @@ function toRunner({ rip, code, before, patches }: TestCase) {
   return { rip, code, ...before, patches };
 }
 
-async function start(): Promise<{ child: ChildProcess; lacking: ReadonlySet<string> }> {
+interface Started {
+  readonly child: ChildProcess;
+  readonly lacking: ReadonlySet<string>;
+}
+
+/** How often starting the child is tried. */
+const STARTS = 8;
+
+/** The kernel places a process's heap at random, and now and then right where the test's window must be: then another child is tried. */
+async function start(): Promise<Started> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startOnce();
+    } catch (cause) {
+      if (attempt === STARTS) throw cause;
+    }
+  }
+}
+
+async function startOnce(): Promise<Started> {
   const child = fork(RUNNER, [ADDON], {
     execArgv: [],
     serialization: 'advanced',
