@@ -99,6 +99,12 @@ describe('a rule', () => {
     ['flag integrity', { flags: 'integrity' }, { victim: { zone: 'integrity' } }, {}],
     ['flag init, old value 0', { flags: 'init' }, { oldValue: zeroes }, {}],
     [
+      'flag init, old value 0 of a victim that was set up before',
+      { flags: 'init' },
+      { oldValue: zeroes },
+      { oldValue: zeroes, victim: { initialised: true } },
+    ],
+    [
       'flag init, kernel start-up code',
       { flags: 'init' },
       { originator: code('[kernel]', { section: 'INIT' }) },

@@ -62,7 +62,7 @@ function isInitialisation(query: KernelQuery): boolean {
     isKernelStartUp(query.returnsTo) ||
     isKernelStartUp(query.originator) ||
     (query.returnsTo ?? query.originator).isEntryPoint === true ||
-    (query.oldValue.length > 0 && query.oldValue.every((byte) => byte === 0))
+    (query.victim.initialised !== true && query.oldValue.length > 0 && query.oldValue.every((byte) => byte === 0))
   );
 }
 

@@ -32,6 +32,8 @@ export interface KernelQuery {
     /** How it was noticed. */
     readonly zone: 'ept' | 'integrity';
     readonly access: Access;
+    /** Known to be set up already: an old value of 0 does not mean then that it is being initialised. */
+    readonly initialised?: boolean;
   };
   /** Old and new bytes, at most 64 of each, same length. Empty for an execution. */
   readonly oldValue: Uint8Array;

@@ -148,10 +148,7 @@ export class SelfMapProtection implements Protection {
     // The kernel has to fill a new user table somehow (behaviour 1.3); what it fills in is looked at by the next check.
     if (entry.table === 'user' && old === 0n) return;
     if (entry.knownOpen !== undefined && isOpen(old)) return;
-    // An empty entry of the kernel's own table was cleared, for the table was complete before we came: no rule about
-    // initialisation, which is told by an old value of 0, may let it be filled.
-    const before = entry.table === 'kernel' && old === 0n ? closed(value) : old;
-    const { originator, decision } = this.#decide(context, event, before, value);
+    const { originator, decision } = this.#decide(context, event, old, value);
     const judgement = judge(decision, context.mode);
     if (judgement.stop) {
       write.replace(closed(value));
@@ -176,7 +173,8 @@ export class SelfMapProtection implements Protection {
         kind: 'kernel',
         originator,
         returnsTo: undefined,
-        victim: { object: 'selfmap', zone: 'ept', access: Access.WRITE },
+        // An entry that is still empty was cleared: #onWrite asks nobody about that of a new user table.
+        victim: { object: 'selfmap', zone: 'ept', access: Access.WRITE, initialised: true },
         oldValue: entryBytes(old),
         newValue: entryBytes(value),
         bits: 64,
