@@ -1,6 +1,6 @@
 export { runCli } from './cli.js';
 export type { CliHost } from './demo/command.js';
-export { type DemoOptions, type HostileGuest, parseDemoOptions, type RawDemoOptions } from './demo/options.js';
+export { type DemoOptions, parseDemoOptions, type RawDemoOptions } from './demo/options.js';
 export type {
   DemoAlert,
   DemoBoot,

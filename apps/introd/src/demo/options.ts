@@ -1,12 +1,11 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { baselineRules, ExceptionsEngine } from '@introd/exceptions';
+import type { HostileVariant } from '@introd/guest-lab';
 import { betaPolicy, enforcePolicy, offPolicy, type Policy, parsePolicy } from '@introd/windows';
 import { CliError } from '../error.js';
 import { DEMO_ATTACKS, type DemoAttack } from './scenarios.js';
 
-/** A guest that is broken on purpose, to show how a failure is told. */
-export type HostileGuest = 'triple-fault' | 'loop' | 'cyclic-processes';
-const HOSTILE_GUESTS: readonly HostileGuest[] = ['triple-fault', 'loop', 'cyclic-processes'];
+const HOSTILE_GUESTS: readonly HostileVariant[] = ['triple-fault', 'loop', 'cyclic-processes'];
 
 /** What `introd demo` was asked for, checked. */
 export interface DemoOptions {
@@ -20,7 +19,8 @@ export interface DemoOptions {
   readonly exceptions: ExceptionsEngine;
   /** File for the guest's physical memory at the end of the run. */
   readonly dump?: string;
-  readonly hostile?: HostileGuest;
+  /** A guest that is broken on purpose, to show how a failure is told. */
+  readonly hostile?: HostileVariant;
 }
 
 /** What the command line gives. */
