@@ -8,23 +8,23 @@ import {
   Verdict,
 } from '@introd/abi';
 import { type FullPort, NO_EXIT } from '@introd/glue';
-import { type AddressSpaces, everyAddressSpace } from './address-spaces.js';
 import { EngineCounters } from './counters.js';
-import { CrHooks } from './cr-hooks.js';
-import { Dispatcher } from './dispatch.js';
-import { EptDispatcher } from './dispatch-ept.js';
+import { Dispatcher } from './dispatch/dispatch.js';
+import { EptDispatcher } from './dispatch/dispatch-ept.js';
+import type { EptContext } from './dispatch/ept-context.js';
+import { Grants } from './dispatch/grants.js';
+import { StorePlan } from './dispatch/store-plan.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
-import type { EptContext } from './ept-context.js';
 import { CoreHooksError } from './error.js';
-import { Grants } from './grants.js';
-import { GuestMemory } from './guest-memory.js';
-import { InstructionCache } from './instruction-cache.js';
-import { PageCache } from './page-cache.js';
-import { PageHooks } from './page-hooks.js';
-import { PageRights } from './page-rights.js';
-import { StorePlan } from './store-plan.js';
-import { TickHooks } from './tick-hooks.js';
-import { Translator } from './translator.js';
+import { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
+import { InstructionCache } from './instruction-cache/instruction-cache.js';
+import { PageHooks } from './page-hooks/page-hooks.js';
+import { PageRights } from './page-hooks/page-rights.js';
+import { CrHooks } from './register-hooks/cr-hooks.js';
+import { TickHooks } from './register-hooks/tick-hooks.js';
+import { GuestMemory } from './translation/guest-memory.js';
+import { PageCache } from './translation/page-cache.js';
+import { Translator } from './translation/translator.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
 const REPLY_DATA_LENGTH = u32Index('replyDataLength');

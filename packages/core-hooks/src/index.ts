@@ -1,12 +1,18 @@
-export { AccessEvent } from './access-event.js';
-export { type AddressSpaces, everyAddressSpace } from './address-spaces.js';
 export { EngineCounters } from './counters.js';
-export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './cr-hooks.js';
+export { AccessEvent } from './dispatch/access-event.js';
+export { PageTableWrite } from './dispatch/page-table-write.js';
 export { Engine, type EngineOptions, type ReplyStage, type StepResult } from './engine.js';
 export type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 export { CoreHooksError, type CoreHooksErrorCode } from './error.js';
-export { GuestMemory, type ReadResult } from './guest-memory.js';
-export { PageHook, type PageHookOptions, PageHooks } from './page-hooks.js';
-export { PageTableWrite } from './page-table-write.js';
-export { type TickEvent, type TickHook, TickHooks } from './tick-hooks.js';
-export { type Translation, type TranslationStatus, Translator, Walk, type WalkedEntry } from './translator.js';
+export { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
+export { PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hooks.js';
+export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './register-hooks/cr-hooks.js';
+export { type TickEvent, type TickHook, TickHooks } from './register-hooks/tick-hooks.js';
+export { GuestMemory, type ReadResult } from './translation/guest-memory.js';
+export {
+  type Translation,
+  type TranslationStatus,
+  Translator,
+  Walk,
+  type WalkedEntry,
+} from './translation/translator.js';

@@ -1,6 +1,6 @@
 import { Access, type Gfn } from '@introd/abi';
 import type { PageAccessCapability } from '@introd/glue';
-import type { EngineCounters } from './counters.js';
+import type { EngineCounters } from '../counters.js';
 import { FrameTable } from './frame-table.js';
 
 /** Rights of one frame: how many hooks restrict each access, and what the backend was told last. */

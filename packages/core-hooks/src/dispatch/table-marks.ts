@@ -1,7 +1,7 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
 import type { WriteCapability } from '@introd/glue';
+import { type Translator, Walk } from '../translation/translator.js';
 import { ACCESSED, DIRTY } from './page-table-entry.js';
-import { type Translator, Walk } from './translator.js';
 
 const CR3 = u32Index('cr3');
 

@@ -1,6 +1,6 @@
 import { type Access, type Gpa, type Gva, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { DecodedInstruction } from '@introd/x86';
-import type { PageHook } from './page-hooks.js';
+import type { PageHook } from '../page-hooks/page-hooks.js';
 import type { PageTableWrite } from './page-table-write.js';
 
 const RIP = u32Index('rip');

@@ -1,4 +1,4 @@
-import type { EngineCounters } from './counters.js';
+import type { EngineCounters } from '../counters.js';
 
 class Listener<E> {
   removed = false;

@@ -1,13 +1,13 @@
 import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
 import { DecodedInstruction, decodeInstruction, MAX_INSTRUCTION_LENGTH } from '@introd/x86';
-import type { AccessEvent } from './access-event.js';
-import type { AddressSpaces } from './address-spaces.js';
-import type { EngineCounters } from './counters.js';
-import { FrameTable } from './frame-table.js';
-import { type Grants, NO_FRAME, NOBODY } from './grants.js';
-import type { PageCache } from './page-cache.js';
-import type { PageHook, PageHooks } from './page-hooks.js';
-import { type Translator, Walk } from './translator.js';
+import type { EngineCounters } from '../counters.js';
+import type { AccessEvent } from '../dispatch/access-event.js';
+import { type Grants, NO_FRAME, NOBODY } from '../dispatch/grants.js';
+import type { AddressSpaces } from '../guest-system/address-spaces.js';
+import { FrameTable } from '../page-hooks/frame-table.js';
+import type { PageHook, PageHooks } from '../page-hooks/page-hooks.js';
+import type { PageCache } from '../translation/page-cache.js';
+import { type Translator, Walk } from '../translation/translator.js';
 
 const RIP = u32Index('rip');
 const CR3 = u32Index('cr3');

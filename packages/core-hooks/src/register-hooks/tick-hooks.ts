@@ -1,4 +1,4 @@
-import type { EngineCounters } from './counters.js';
+import type { EngineCounters } from '../counters.js';
 import { Listeners } from './listeners.js';
 
 /** One second of guest time has passed. */

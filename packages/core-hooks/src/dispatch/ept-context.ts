@@ -1,15 +1,15 @@
 import type { Verdict } from '@introd/abi';
 import type { FullPort } from '@introd/glue';
-import type { AddressSpaces } from './address-spaces.js';
-import type { EngineCounters } from './counters.js';
-import type { EngineProblemKind } from './engine-problem.js';
+import type { EngineCounters } from '../counters.js';
+import type { EngineProblemKind } from '../engine-problem.js';
+import type { AddressSpaces } from '../guest-system/address-spaces.js';
+import type { InstructionCache } from '../instruction-cache/instruction-cache.js';
+import type { PageHooks } from '../page-hooks/page-hooks.js';
+import type { PageRights } from '../page-hooks/page-rights.js';
+import type { GuestMemory } from '../translation/guest-memory.js';
+import type { Translator } from '../translation/translator.js';
 import type { Grants } from './grants.js';
-import type { GuestMemory } from './guest-memory.js';
-import type { InstructionCache } from './instruction-cache.js';
-import type { PageHooks } from './page-hooks.js';
-import type { PageRights } from './page-rights.js';
 import type { StorePlan } from './store-plan.js';
-import type { Translator } from './translator.js';
 
 /** What those who answer an EPT violation need of the engine. */
 export interface EptContext {

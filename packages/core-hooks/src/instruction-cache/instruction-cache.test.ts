@@ -1,7 +1,7 @@
 import { Access, type Gfn, type Gpa, Reply } from '@introd/abi';
 import { describe, expect, it } from 'vitest';
-import { CODE, DATA, kernel, leafEntry, PML4 } from '../test/guest-layout.js';
-import { SyntheticGuest } from '../test/synthetic-guest.js';
+import { CODE, DATA, kernel, leafEntry, PML4 } from '../../test/guest-layout.js';
+import { SyntheticGuest } from '../../test/synthetic-guest.js';
 
 /** mov [rbx], rax */
 const STORE = '48 89 03';

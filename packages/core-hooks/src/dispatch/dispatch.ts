@@ -1,8 +1,8 @@
 import { ExitKind, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
-import type { EngineCounters } from './counters.js';
-import type { CrHooks } from './cr-hooks.js';
+import type { EngineCounters } from '../counters.js';
+import type { CrHooks } from '../register-hooks/cr-hooks.js';
+import type { TickHooks } from '../register-hooks/tick-hooks.js';
 import type { EptDispatcher } from './dispatch-ept.js';
-import type { TickHooks } from './tick-hooks.js';
 
 const EXIT_KIND = u32Index('exitKind');
 const EXIT_REGISTER = u32Index('exitRegister');

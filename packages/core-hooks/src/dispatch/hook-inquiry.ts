@@ -1,13 +1,13 @@
 import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import { AccessList, accessedAddresses, type DecodedInstruction } from '@introd/x86';
+import type { PageHook } from '../page-hooks/page-hooks.js';
+import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
-import type { PageHook } from './page-hooks.js';
 import { mapsTheSame } from './page-table-entry.js';
 import type { PageTableWrite } from './page-table-write.js';
 import { Plan } from './store-plan.js';
-import { Walk } from './translator.js';
 
 const RIP = u32Index('rip');
 const CR3 = u32Index('cr3');

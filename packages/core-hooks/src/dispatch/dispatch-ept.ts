@@ -1,8 +1,8 @@
 import { Access, ExitCause, type Gfn, strongerVerdict, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
+import { Fetch } from '../instruction-cache/instruction-cache.js';
 import type { EptContext } from './ept-context.js';
 import { ExitConclusion, Undecided } from './exit-conclusion.js';
 import { HookInquiry } from './hook-inquiry.js';
-import { Fetch } from './instruction-cache.js';
 import { MAX_RETRIES, VcpuProgress } from './vcpu-progress.js';
 
 const EXIT_CAUSE = u32Index('exitCause');

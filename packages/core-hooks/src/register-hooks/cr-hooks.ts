@@ -1,6 +1,6 @@
 import { type VcpuRecord, Verdict, type Verdict as VerdictType } from '@introd/abi';
 import type { ExitsCapability } from '@introd/glue';
-import type { EngineCounters } from './counters.js';
+import type { EngineCounters } from '../counters.js';
 import { Listeners } from './listeners.js';
 
 /** Number of a control register whose writes can be hooked. */

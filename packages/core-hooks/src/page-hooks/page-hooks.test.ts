@@ -1,9 +1,9 @@
 import { Access, type Gfn, type Gpa, isExpressible } from '@introd/abi';
 import fc from 'fast-check';
 import { describe, expect, inject, it } from 'vitest';
-import { DATA, kernel } from '../test/guest-layout.js';
-import { SyntheticGuest } from '../test/synthetic-guest.js';
-import type { PageHook } from './index.js';
+import { DATA, kernel } from '../../test/guest-layout.js';
+import { SyntheticGuest } from '../../test/synthetic-guest.js';
+import type { PageHook } from '../index.js';
 
 const scale = inject('scale');
 const PAGES = 3;

@@ -1,11 +1,11 @@
 import { type Gpa, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
 import { type FullPort, RegisterGroup } from '@introd/glue';
 import { type AccessList, type DecodedInstruction, SourceKind, StoreEffect, writtenValue } from '@introd/x86';
-import type { PageCache } from './page-cache.js';
+import type { PageCache } from '../translation/page-cache.js';
+import { type Translator, Walk } from '../translation/translator.js';
 import { ACCESSED, DIRTY, loadEntry, oldLowAt, storeByte, storeOperand } from './page-table-entry.js';
 import { PageTableWrite } from './page-table-write.js';
 import { Marks, markTables } from './table-marks.js';
-import { type Translator, Walk } from './translator.js';
 
 const CR3 = u32Index('cr3');
 

@@ -1,6 +1,6 @@
 import type { Gfn } from '@introd/abi';
 import type { MapCapability } from '@introd/glue';
-import { FrameTable } from './frame-table.js';
+import { FrameTable } from '../page-hooks/frame-table.js';
 
 /** A frame of guest memory, looked at through its mapping: the guest's writes show in it. To be read only. */
 export interface MappedPage {

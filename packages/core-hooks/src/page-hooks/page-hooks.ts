@@ -1,6 +1,6 @@
 import { Access, accessText, type Gfn, type Gpa, hex64, PAGE_SIZE } from '@introd/abi';
-import type { AccessEvent } from './access-event.js';
-import { CoreHooksError } from './error.js';
+import type { AccessEvent } from '../dispatch/access-event.js';
+import { CoreHooksError } from '../error.js';
 import { FrameTable } from './frame-table.js';
 import type { PageRights } from './page-rights.js';
 

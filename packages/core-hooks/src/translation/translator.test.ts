@@ -2,9 +2,9 @@ import { type Cr3, type Gfn, type Gpa, type Gva, gpaOf } from '@introd/abi';
 import { SyntheticPort } from '@introd/glue/testing';
 import fc from 'fast-check';
 import { describe, expect, inject, it } from 'vitest';
-import { CODE, kernel, PML4 } from '../test/guest-layout.js';
-import { SyntheticGuest } from '../test/synthetic-guest.js';
-import { Engine, type Translation } from './index.js';
+import { CODE, kernel, PML4 } from '../../test/guest-layout.js';
+import { SyntheticGuest } from '../../test/synthetic-guest.js';
+import { Engine, type Translation } from '../index.js';
 
 const scale = inject('scale');
 
