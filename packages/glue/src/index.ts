@@ -1,3 +1,4 @@
+export { Account, type AccountKind, type AccountLine, accounting, Ledger, type LedgerOptions } from './accounting.js';
 export { GlueError, type GlueErrorCode } from './error.js';
 export { checkInjectedEvent } from './injected-event.js';
 export {

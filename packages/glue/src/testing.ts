@@ -1,3 +1,4 @@
+export type { PortOperation } from './port-decorator.js';
 export type { ConformanceCase } from './testing/conformance/case.js';
 export { type ConformanceEntry, type ConformanceGuest, conformanceGuest } from './testing/conformance/guest.js';
 export { conformanceInstructions, type ProgramName } from './testing/conformance/programs.js';
@@ -14,7 +15,6 @@ export {
   MockPort,
   type MockPortOptions,
   type PortCall,
-  type PortOperation,
   type RefusableOperation,
 } from './testing/mock-port.js';
 export {

@@ -1,6 +1,6 @@
-import { CAPABILITY_OPERATIONS, CAPABILITY_PROPERTIES } from '../capability-members.js';
 import { GlueError } from '../error.js';
-import { type Capability, type FullPort, NO_EXIT, type PortBase } from '../port.js';
+import { type FullPort, NO_EXIT, type PortBase } from '../port.js';
+import { decoratePort, type PortOperation } from '../port-decorator.js';
 
 /** What a call returns when it is made to fail by its own outcome, for the calls that have one. */
 const REFUSALS = {
@@ -11,9 +11,6 @@ const REFUSALS = {
   readMsr: undefined,
   next: NO_EXIT,
 } as const;
-
-/** A call of a port. */
-export type PortOperation = (typeof CAPABILITY_OPERATIONS)[Capability][number] | 'close';
 
 /** A call that can fail without throwing. */
 export type RefusableOperation = keyof typeof REFUSALS;
@@ -74,7 +71,12 @@ export class MockPort<P extends PortBase> {
 
   constructor(inner: P, options: MockPortOptions = {}) {
     this.#limit = options.logLimit ?? 10_000;
-    this.port = this.#decorate(inner);
+    this.port = decoratePort(
+      inner,
+      (operation, call) =>
+        (...args) =>
+          this.#call(operation, args, () => call(...args)),
+    );
     for (const fault of options.faults ?? []) this.#arm(fault.operation, fault);
   }
 
@@ -110,23 +112,6 @@ export class MockPort<P extends PortBase> {
     const list = this.#faults.get(operation) ?? [];
     list.push({ skip: (fault.nth ?? 1) - 1, left: fault.times ?? 1, by: fault.by ?? 'throw' });
     this.#faults.set(operation, list);
-  }
-
-  #decorate(inner: P): P {
-    const target = inner as unknown as Record<string, unknown>;
-    const port: Record<string, unknown> = {};
-    const pass = (name: string) => Object.defineProperty(port, name, { enumerable: true, get: () => target[name] });
-    for (const name of ['backend', 'capabilities', 'vcpuCount', 'clockOrigin']) pass(name);
-    const wrap = (operation: PortOperation) => {
-      const call = target[operation] as (...args: unknown[]) => unknown;
-      port[operation] = (...args: unknown[]) => this.#call(operation, args, () => call.apply(inner, args));
-    };
-    wrap('close');
-    for (const capability of inner.capabilities) {
-      for (const name of CAPABILITY_PROPERTIES[capability]) pass(name);
-      for (const operation of CAPABILITY_OPERATIONS[capability]) wrap(operation);
-    }
-    return port as unknown as P;
   }
 
   #call(operation: PortOperation, args: unknown[], run: () => unknown): unknown {
