@@ -17,6 +17,9 @@ import { StorePlan } from './dispatch/store-plan.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 import { CoreHooksError } from './error.js';
 import { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
+import { type CodeImages, noCodeImages } from './guest-system/code-images.js';
+import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
+import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
 import { InstructionCache } from './instruction-cache/instruction-cache.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
@@ -64,6 +67,12 @@ export class Engine {
   readonly translator: Translator;
   readonly hooks: { readonly page: PageHooks; readonly cr: CrHooks; readonly tick: TickHooks };
   readonly counters = new EngineCounters();
+  /** The guest's kernel images; set by the layer that finds them. */
+  codeImages: CodeImages = noCodeImages;
+  /** Where the guest's threads stand; set by the layer that can tell. */
+  threadStates: ThreadStates = unknownThreads;
+  /** Where a page fault may be injected; set by the layer that can tell. */
+  safePoint: SafePoint = noSafePoint;
 
   readonly #records: readonly VcpuRecord[];
   readonly #dispatcher: Dispatcher;

@@ -5,6 +5,16 @@ export { Engine, type EngineOptions, type ReplyStage, type StepResult } from './
 export type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 export { CoreHooksError, type CoreHooksErrorCode } from './error.js';
 export { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
+export { type CodeImage, type CodeImages, type CodeSection, noCodeImages } from './guest-system/code-images.js';
+export { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
+export {
+  type RunningThread,
+  type StackRange,
+  type ThreadStates,
+  type ThreadWalk,
+  unknownThreads,
+  type WaitingThread,
+} from './guest-system/thread-states.js';
 export { PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hooks.js';
 export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './register-hooks/cr-hooks.js';
 export { type TickEvent, type TickHook, TickHooks } from './register-hooks/tick-hooks.js';

@@ -1,0 +1,13 @@
+import type { VcpuRecord } from '@introd/abi';
+
+/**
+ * Where a kernel page fault may be injected: the guest's own fault handler must be able to bring the page in there (interrupts on, no
+ * lock held, no fault being handled). The layer that knows the operating system sets {@link Engine.safePoint}.
+ */
+export interface SafePoint {
+  /** Whether a VCPU at an exit, whose registers are in the record, stands at such a place. */
+  allowsFault(vcpu: VcpuRecord): boolean;
+}
+
+/** The answer while nothing is known about the guest: nowhere. */
+export const noSafePoint: SafePoint = { allowsFault: () => false };
