@@ -1,6 +1,7 @@
 import { Access } from '@introd/abi';
 import { InstructionInfoFactory } from 'iced-x86';
 import {
+  type Bitness,
   type Code,
   type DecodeFailure,
   decodeInto,
@@ -18,9 +19,6 @@ import { instructionText } from './instruction-text.js';
 import { MemoryOperand, NO_REGISTER, OperandKind } from './memory-operand.js';
 import { StoreOperation, storeOperationOf, storesUpperHalf } from './store-operation.js';
 import { NO_SOURCE, SourceKind, type ValueSource } from './value-source.js';
-
-/** Default operand and address size of a code segment in bits. */
-export type Bitness = 16 | 32 | 64;
 
 const RAX = 0;
 const RSI = 6;

@@ -26,6 +26,9 @@ export {
 /** Longest instruction in bytes; more prefixes raise #GP (SDM vol. 2, 2.3.11). */
 export const MAX_INSTRUCTION_LENGTH = 15;
 
+/** Default operand and address size of a code segment in bits. */
+export type Bitness = 16 | 32 | 64;
+
 /** Why bytes are not an instruction. */
 export type DecodeFailure = 'invalid' | 'incomplete';
 
@@ -40,7 +43,7 @@ export type DecodeFailure = 'invalid' | 'incomplete';
 export function decodeInto(
   bytes: Uint8Array,
   ip: bigint,
-  bitness: 16 | 32 | 64,
+  bitness: Bitness,
   out: Instruction,
 ): DecodeFailure | undefined {
   const code = bytes.length > MAX_INSTRUCTION_LENGTH ? bytes.subarray(0, MAX_INSTRUCTION_LENGTH) : bytes;

@@ -1,22 +1,23 @@
 import * as fc from 'fast-check';
 import { Decoder, DecoderOptions, Formatter, FormatterSyntax, MemorySizeOptions } from 'iced-x86';
 import { describe, expect, inject, it } from 'vitest';
+import type { Bitness } from './decoder.js';
 import { Assembler, AssemblyError } from './encoder.js';
 
 const scale = inject('scale');
 const BASE = 0xfffff800_12340000n;
 
-function bytesOf(source: string, base = BASE): Uint8Array {
-  return new Assembler().section('text', base).assemble(source).link().sections.get('text')!.bytes;
+function bytesOf(source: string, base = BASE, bitness: Bitness = 64): Uint8Array {
+  return new Assembler({ bitness }).section('text', base).assemble(source).link().sections.get('text')!.bytes;
 }
 
-function hex(source: string): string {
-  return Buffer.from(bytesOf(source)).toString('hex');
+function hex(source: string, base = BASE, bitness: Bitness = 64): string {
+  return Buffer.from(bytesOf(source, base, bitness)).toString('hex');
 }
 
 /** Disassembles with the notation that the assembler reads. */
-function disassemble(bytes: Uint8Array, base = BASE): string[] {
-  const decoder = new Decoder(64, bytes, DecoderOptions.None);
+function disassemble(bytes: Uint8Array, base = BASE, bitness: Bitness = 64): string[] {
+  const decoder = new Decoder(bitness, bytes, DecoderOptions.None);
   const formatter = new Formatter(FormatterSyntax.Intel);
   formatter.hexPrefix = '0x';
   formatter.hexSuffix = '';
@@ -66,6 +67,8 @@ describe('Assembler', () => {
     ['mov rax, [rsp+rbp]', '488b042c'],
     ['mov rax, [rbp]', '488b4500'],
     ['mov r9b, [r13+r12*8-0x80]', '478a4ce580'],
+    ['mov rax, [eax-4]', '67488b40fc'],
+    ['mov rax, [esp+ebp]', '67488b042c'],
     ['db "lab", 10, 0', '6c61620a00'],
     ['dw 0x1234, -1', '3412ffff'],
     ['dq 1 ; a comment', '0100000000000000'],
@@ -128,7 +131,10 @@ describe('Assembler', () => {
     ['add rax, 0x123456789', 'no form of add'],
     ['frobnicate rax', 'no such instruction'],
     ['mov rax, [rbx+rcx+rdx]', 'no such address'],
-    ['mov rax, [eax]', '64-bit registers'],
+    ['mov rax, [eax+rbx]', 'registers of one size'],
+    ['mov rax, [al]', 'registers of one size'],
+    ['mov ax, [bx]', 'no 16-bit addresses'],
+    ['jmp 8:0x1000', 'no form of jmp'],
     ['mov rax, [rbx+0x123456789]', 'does not fit'],
     ['lock rep movsb', 'no such instruction: rep'],
     ['rep mov rax, rbx', 'no meaning'],
@@ -141,6 +147,110 @@ describe('Assembler', () => {
   ])('refuses %s', (source, message) => {
     expect(() => bytesOf(source)).toThrow(AssemblyError);
     expect(() => bytesOf(source)).toThrow(message);
+  });
+
+  it.each([
+    ['mov eax, cr3', '0f20d8'],
+    ['mov eax, 5', 'b805000000'],
+    ['mov ax, 5', '66b80500'],
+    ['inc eax', '40'],
+    ['push 0x1000', '6800100000'],
+    ['push -1', '6aff'],
+    ['push es', '06'],
+    ['push fs', '0fa0'],
+    ['pushad', '60'],
+    ['pushfd', '9c'],
+    ['iretd', 'cf'],
+    ['retf', 'cb'],
+    ['ret', 'c3'],
+    ['call [eax]', undefined],
+    ['call dword [eax]', 'ff10'],
+    ['call fword [eax]', 'ff18'],
+    ['sysexit', '0f35'],
+    ['lgdt [eax]', '0f0110'],
+    ['mov fs:[0x10], esp', '64892510000000'],
+    ['mov es:[edi+0x1000], al', '26888700100000'],
+    ['mov eax, [esp+4]', '8b442404'],
+    ['mov eax, [ebx+ecx*4-0x80]', '8b448b80'],
+    ['mov eax, [ecx*8]', '8b04cd00000000'],
+    ['mov eax, [bx+si+0x10]', '678b4010'],
+    ['mov eax, [si+bx]', '678b00'],
+    ['cmpxchg8b [esi]', '0fc70e'],
+    ['rep movsd', 'f3a5'],
+    ['stosw', '66ab'],
+    ['jmp 8:0x12345678', 'ea785634120800'],
+    ['call 0x23:0x1000', '9a001000002300'],
+    ['movq [edi], mm3', '0f7f1f'],
+    ['enter 16, 1', 'c8100001'],
+  ])('encodes 32-bit %s', (source, expected) => {
+    if (expected === undefined) {
+      expect(() => hex(source, 0x40_1000n, 32)).toThrow('size of the memory operand');
+    } else {
+      expect(hex(source, 0x40_1000n, 32)).toBe(expected);
+    }
+  });
+
+  it.each([
+    ['mov ax, 5', 'b80500'],
+    ['mov eax, 5', '66b805000000'],
+    ['mov ax, [bx+si-2]', '8b40fe'],
+    ['mov ax, [bp]', '8b4600'],
+    ['mov ax, [0x1234]', '8b063412'],
+    ['mov eax, [ebx]', '66678b03'],
+    ['push 0x1234', '683412'],
+    ['jmp 8:0x1234', 'ea34120800'],
+    ['movsd', '66a5'],
+    ['lidt [bx]', '0f011f'],
+  ])('encodes 16-bit %s', (source, expected) => {
+    expect(hex(source, 0x1000n, 16)).toBe(expected);
+  });
+
+  it('gives labels of 32-bit code absolute addresses in operands and relative ones in branches', () => {
+    const source = `
+      start: mov eax, table
+             mov ecx, [table+4]
+             mov edx, [table+eax*4-4]
+             push table
+             jmp 8:.far
+      .far:  jne short start
+             call start
+      table: dd start, 5
+             dq table
+             dw 7
+    `;
+    const program = new Assembler({ bitness: 32 }).section('code', 0x8040_1000n).assemble(source).link();
+    const { bytes } = program.sections.get('code')!;
+    const at = (label: string): number => Number(program.labels.get(label)! - 0x8040_1000n);
+    const table = 0x8040_1000 + at('table');
+    expect(disassemble(bytes.subarray(0, at('table')), 0x8040_1000n, 32)).toEqual([
+      `mov eax, 0x${table.toString(16)}`,
+      `mov ecx, dword ptr [0x${(table + 4).toString(16)}]`,
+      `mov edx, dword ptr [eax*4-0x${(0x1_0000_0000 - table + 4).toString(16)}]`,
+      `push 0x${table.toString(16)}`,
+      `jmp far 0x${(0x8040_1000 + at('start.far')).toString(16)}, 0x0008`,
+      'jne short 0x80401000',
+      'call 0x80401000',
+    ]);
+    const view = new DataView(bytes.buffer, at('table'));
+    expect(view.getUint32(0, true)).toBe(0x8040_1000);
+    expect(view.getBigUint64(8, true)).toBe(BigInt(table));
+    expect(view.getUint16(16, true)).toBe(7);
+  });
+
+  it.each([
+    ['mov rax, 5', 'no form of mov'],
+    ['mov eax, [rax]', 'no 64-bit addresses'],
+    ['swapgs', 'no such instruction'],
+    ['movsq', 'no such instruction'],
+    ['mov eax, [eax+0x123456789]', 'does not fit'],
+    ['mov eax, [esp*2]', 'cannot be an index'],
+    ['mov eax, [rip+8]', 'no 64-bit addresses'],
+    ['a: dw a', 'needs dd'],
+    ['jmp 0x12345:8', 'not a selector'],
+    ['a: mov ax, [a+bx]', 'address does not fit'],
+  ])('refuses 32-bit %s', (source, message) => {
+    expect(() => bytesOf(source, 0x40_1000n, 32)).toThrow(AssemblyError);
+    expect(() => bytesOf(source, 0x40_1000n, 32)).toThrow(message);
   });
 
   it('gives the text back that it was given', () => {
@@ -205,6 +315,33 @@ describe('Assembler', () => {
     );
   });
 
+  it.each([16, 32] as const)('gives the text of %i-bit code back that it was given', (bitness) => {
+    const register = fc.constantFrom('eax', 'ecx', 'edx', 'ebx', 'ebp', 'esi', 'edi');
+    const displacement = fc
+      .integer({ min: -0x8000_0000, max: 0x7fff_ffff })
+      .map((n) => (n === 0 ? '' : `${n < 0 ? '-' : '+'}0x${Math.abs(n).toString(16)}`));
+    const segment = fc.constantFrom('', 'gs:', 'fs:', 'es:', 'cs:');
+    const memory = fc
+      .tuple(segment, register, fc.option(fc.tuple(register, fc.constantFrom(2, 4, 8))), displacement)
+      .map(
+        ([prefix, base, index, offset]) =>
+          `dword ptr ${prefix}[${base}${index === null ? '' : `+${index[0]}*${index[1]}`}${offset}]`,
+      );
+    const line = fc.oneof(
+      fc.tuple(fc.constantFrom('mov', 'add', 'xor', 'cmp'), register, register).map(([m, a, b]) => `${m} ${a}, ${b}`),
+      fc.tuple(fc.constantFrom('mov', 'or', 'adc'), register, memory).map(([m, a, b]) => `${m} ${a}, ${b}`),
+      fc.tuple(fc.constantFrom('mov', 'and', 'xchg'), memory, register).map(([m, a, b]) => `${m} ${a}, ${b}`),
+      fc.tuple(fc.constantFrom('inc', 'neg', 'push', 'pop', 'mul'), memory).map(([m, a]) => `${m} ${a}`),
+      fc.constantFrom('cli', 'hlt', 'wrmsr', 'sysenter', 'daa', 'leave'),
+    );
+    fc.assert(
+      fc.property(fc.array(line, { minLength: 1, maxLength: 20 }), (lines) => {
+        expect(disassemble(bytesOf(lines.join('\n'), 0x40_1000n, bitness), 0x40_1000n, bitness)).toEqual(lines);
+      }),
+      { numRuns: 50 * scale },
+    );
+  });
+
   it.each(['__proto__', 'constructor', 'toString', 'mov rax, __proto__ ptr [rax]', 'rep __proto__'])(
     'does not take what every JavaScript object has for an instruction: %s',
     (source) => {
@@ -214,13 +351,18 @@ describe('Assembler', () => {
 
   it('refuses garbage without any other error', () => {
     fc.assert(
-      fc.property(fc.string(), fc.constantFrom('', 'mov rax, ', 'db ', 'jmp '), (text, start) => {
-        try {
-          bytesOf(start + text);
-        } catch (error) {
-          expect(error).toBeInstanceOf(AssemblyError);
-        }
-      }),
+      fc.property(
+        fc.string(),
+        fc.constantFrom('', 'mov rax, ', 'db ', 'jmp '),
+        fc.constantFrom(16, 32, 64),
+        (text, start, bitness) => {
+          try {
+            bytesOf(start + text, BASE, bitness);
+          } catch (error) {
+            expect(error).toBeInstanceOf(AssemblyError);
+          }
+        },
+      ),
       { numRuns: 300 * scale },
     );
   });

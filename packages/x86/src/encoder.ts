@@ -1,5 +1,11 @@
 /**
- * Entry point `@introd/x86/encoder`: an assembler for 64-bit code.
+ * Entry point `@introd/x86/encoder`: an assembler for 16-, 32- and 64-bit code.
  */
-export { Assembler, type LinkedProgram, type LinkedSection, type SectionOptions } from './encoder/assembler.js';
+export {
+  Assembler,
+  type AssemblerOptions,
+  type LinkedProgram,
+  type LinkedSection,
+  type SectionOptions,
+} from './encoder/assembler.js';
 export { AssemblyError } from './encoder/error.js';

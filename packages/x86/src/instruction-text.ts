@@ -1,5 +1,5 @@
 import { Formatter, FormatterSyntax } from 'iced-x86';
-import { decodeInto, emptyInstruction } from './decoder.js';
+import { type Bitness, decodeInto, emptyInstruction } from './decoder.js';
 
 let formatter: Formatter | undefined;
 
@@ -8,7 +8,7 @@ let formatter: Formatter | undefined;
  * @param ip address of the first byte, for branch targets and RIP-relative operands
  * @returns `(bad)` when the bytes are not an instruction
  */
-export function instructionText(bytes: Uint8Array, ip: bigint, bitness: 16 | 32 | 64 = 64): string {
+export function instructionText(bytes: Uint8Array, ip: bigint, bitness: Bitness = 64): string {
   if (formatter === undefined) {
     formatter = new Formatter(FormatterSyntax.Intel);
     formatter.hexPrefix = '0x';

@@ -2,10 +2,12 @@
  * The assembler: assembly text in Intel syntax to bytes at given addresses.
  *
  * One statement per line: `label:`, an instruction, or a directive; a `;` begins a comment. A label that begins with a
- * dot belongs to the last label without one. `[label]` is RIP-relative, `mov rax, label` loads the 64-bit address.
- * Branches are near (4 bytes) unless they say `short`. Directives: `db`, `dw`, `dd`, `dq` (numbers, for `db` also
- * "text", for `dq` also labels), `align N`, `zero N` (N zero bytes).
+ * dot belongs to the last label without one. In 64-bit code `[label]` is RIP-relative and `mov rax, label` loads the
+ * 64-bit address; elsewhere labels are numbers of 32 or 16 bits, and `[label+eax*4]` is an address too. Branches are near
+ * (2 bytes in 16-bit code, else 4) unless they say `short`; `jmp 8:label` is a far one. Directives: `db`, `dw`, `dd`, `dq`
+ * (numbers, for `db` also "text", for the others labels), `align N`, `zero N` (N zero bytes).
  */
+import type { Bitness } from '../decoder.js';
 import { type Encoded, encodeInstruction, type Fixup } from './encode.js';
 import { AssemblyError } from './error.js';
 import { parseOperand, parseValue } from './operand.js';
@@ -38,13 +40,21 @@ export interface SectionOptions {
   readonly pad?: number;
 }
 
-/** Text of an instruction -> its bytes; the same few hundred lines are assembled again for every guest. */
+/** Options of an {@link Assembler}. */
+export interface AssemblerOptions {
+  /** Default operand and address size of the code in bits, default 64. */
+  readonly bitness?: Bitness;
+}
+
+/** Bitness and text of an instruction -> its bytes; the same few hundred lines are assembled again for every guest. */
 const encodedLines = new Map<string, Encoded>();
 /** Bound of {@link encodedLines}: text with changing numbers must not fill the memory. */
 const ENCODED_LINES_LIMIT = 20_000;
 
 const PREFIXES = new Set(['lock', 'rep', 'repe', 'repz', 'repne', 'repnz']);
 const DATA_SIZES: Readonly<Record<string, number>> = { db: 1, dw: 2, dd: 4, dq: 8 };
+/** The directive that an address needs at least. */
+const ADDRESS_DIRECTIVES: Readonly<Record<Bitness, string>> = { 16: 'dw', 32: 'dd', 64: 'dq' };
 const LABEL = /^([.$@A-Za-z_?][\w.$@?]*):\s*/;
 
 /** Splits at a separator outside of quotes. */
@@ -67,8 +77,9 @@ function splitOutsideQuotes(text: string, separator: string): string[] {
   return parts;
 }
 
-function encodeLine(statement: string): Encoded {
-  const known = encodedLines.get(statement);
+function encodeLine(statement: string, bitness: Bitness): Encoded {
+  const key = `${bitness} ${statement}`;
+  const known = encodedLines.get(key);
   if (known !== undefined) {
     return known;
   }
@@ -86,12 +97,12 @@ function encodeLine(statement: string): Encoded {
   if (short !== null) {
     rest = rest.slice(short[0].length);
   }
-  const operands = rest === '' ? [] : splitOutsideQuotes(rest, ',').map(parseOperand);
-  const encoded = encodeInstruction(mnemonic, operands, prefix, short === null ? 'near' : 'short');
+  const operands = rest === '' ? [] : splitOutsideQuotes(rest, ',').map((text) => parseOperand(text, bitness));
+  const encoded = encodeInstruction(mnemonic, operands, prefix, short === null ? 'near' : 'short', bitness);
   if (encodedLines.size >= ENCODED_LINES_LIMIT) {
     encodedLines.clear();
   }
-  encodedLines.set(statement, encoded);
+  encodedLines.set(key, encoded);
   return encoded;
 }
 
@@ -100,8 +111,13 @@ export class Assembler {
   readonly #sections = new Map<string, Section>();
   readonly #labels = new Map<string, bigint>();
   readonly #external = new Map<string, bigint>();
+  readonly #bitness: Bitness;
   #current: Section | undefined;
   #outerLabel = '';
+
+  constructor(options: AssemblerOptions = {}) {
+    this.#bitness = options.bitness ?? 64;
+  }
 
   /**
    * Goes on in a section.
@@ -178,7 +194,7 @@ export class Assembler {
       this.#directive(section, directive[1]!.toLowerCase(), directive[2]!);
       return;
     }
-    const { bytes, fixups } = encodeLine(statement);
+    const { bytes, fixups } = encodeLine(statement, this.#bitness);
     const at = section.length;
     for (const fixup of fixups) {
       section.fixups.push({
@@ -227,8 +243,9 @@ export class Assembler {
       }
       const { value, symbol } = parseValue(item);
       if (symbol !== undefined) {
-        if (size !== 8) {
-          throw new AssemblyError(`an address needs dq: ${item}`);
+        // In 64-bit code a shorter address is a mistake; in other code all are short enough for dq too.
+        if (size < this.#bitness / 8) {
+          throw new AssemblyError(`an address needs ${ADDRESS_DIRECTIVES[this.#bitness]}: ${item}`);
         }
         section.fixups.push({
           offset: section.length,
@@ -264,18 +281,24 @@ export class Assembler {
       target += base;
     }
     if (fixup.relativeTo === undefined) {
-      view.setBigUint64(fixup.offset, BigInt.asUintN(64, target), true);
+      if (fixup.size < 8 && BigInt.asUintN(fixup.size * 8, target) !== target) {
+        throw new AssemblyError(`address does not fit into ${fixup.size} bytes: ${fixup.symbol ?? target}`);
+      }
+      put(view, fixup.offset, fixup.size, target);
       return;
     }
     const distance = BigInt.asIntN(64, target - (address + BigInt(fixup.relativeTo)));
     if (BigInt.asIntN(fixup.size * 8, distance) !== distance) {
       throw new AssemblyError(`out of reach: ${fixup.symbol ?? target}, distance ${distance}`);
     }
-    if (fixup.size === 1) {
-      view.setInt8(fixup.offset, Number(distance));
-    } else {
-      view.setInt32(fixup.offset, Number(distance), true);
-    }
+    put(view, fixup.offset, fixup.size, distance);
+  }
+}
+
+/** Writes a little-endian number of 1, 2, 4 or 8 bytes. */
+function put(view: DataView, offset: number, size: number, value: bigint): void {
+  for (let at = 0; at < size; at++) {
+    view.setUint8(offset + at, Number((value >> BigInt(at * 8)) & 0xffn));
   }
 }
 

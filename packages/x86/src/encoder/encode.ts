@@ -2,15 +2,23 @@
  * Encoding of one instruction: picks, among the forms of a mnemonic, the shortest that takes the operands.
  */
 import { Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register } from 'iced-x86';
+import type { Bitness } from '../decoder.js';
 import { AssemblyError } from './error.js';
 import { formsOf, type InstructionForm } from './instruction-forms.js';
-import type { MemoryOperandText, Operand, RegisterClass, RegisterOperand, ValueOperand } from './operand.js';
+import type {
+  FarOperand,
+  MemoryOperandText,
+  Operand,
+  RegisterClass,
+  RegisterOperand,
+  ValueOperand,
+} from './operand.js';
 
 /** A place in encoded bytes that waits for the address of a symbol. */
 export interface Fixup {
   /** Where in the bytes. */
   readonly offset: number;
-  /** Bytes to fill: 1, 4 or 8. */
+  /** Bytes to fill: 1, 2, 4 or 8. */
   readonly size: number;
   /** For a relative value, the offset that it counts from (the end of the instruction); undefined = absolute. */
   readonly relativeTo: number | undefined;
@@ -44,6 +52,9 @@ const REGISTER_KINDS: Partial<Record<K, RegisterClass>> = {
   [K.r64_rm]: 'r64',
   [K.r64_opcode]: 'r64',
   [K.r64_or_mem]: 'r64',
+  [K.mm_reg]: 'mm',
+  [K.mm_rm]: 'mm',
+  [K.mm_or_mem]: 'mm',
   [K.xmm_reg]: 'xmm',
   [K.xmm_rm]: 'xmm',
   [K.xmm_or_mem]: 'xmm',
@@ -73,10 +84,33 @@ const MEMORY_KINDS: ReadonlySet<K> = new Set([
   K.r16_or_mem,
   K.r32_or_mem,
   K.r64_or_mem,
+  K.mm_or_mem,
   K.xmm_or_mem,
 ]);
 
-const BRANCH_KINDS: ReadonlySet<K> = new Set([K.br64_1, K.br64_4]);
+/** How branches of code of one size are encoded. */
+interface BranchKinds {
+  readonly short: K;
+  readonly near: K;
+  readonly far: K;
+  /** Bytes of a near displacement and of a far offset. */
+  readonly size: number;
+  readonly opKind: OpKind;
+}
+
+const BRANCHES: Readonly<Record<Bitness, BranchKinds>> = {
+  16: { short: K.br16_1, near: K.br16_2, far: K.farbr2_2, size: 2, opKind: OpKind.NearBranch16 },
+  32: { short: K.br32_1, near: K.br32_4, far: K.farbr4_2, size: 4, opKind: OpKind.NearBranch32 },
+  // There is no far branch with an immediate in 64-bit code.
+  64: { short: K.br64_1, near: K.br64_4, far: K.None, size: 4, opKind: OpKind.NearBranch64 },
+};
+
+const BRANCH_KINDS: ReadonlySet<K> = new Set(
+  Object.values(BRANCHES).flatMap(({ short, near }: BranchKinds) => [short, near]),
+);
+
+/** The kind of immediate that holds an address. */
+const ADDRESS_IMMEDIATES: Readonly<Record<Bitness, K>> = { 16: K.imm16, 32: K.imm32, 64: K.imm64 };
 
 /** Whether a value fits into `bits` bits, signed or unsigned. */
 function fits(value: bigint, bits: number): boolean {
@@ -118,28 +152,39 @@ function acceptsRegister(kind: K, operand: RegisterOperand): boolean {
   return REGISTER_KINDS[kind] === operand.class || FIXED_REGISTERS[kind] === operand.register;
 }
 
-function acceptsValue(kind: K, operand: ValueOperand, distance: BranchDistance): boolean {
+function acceptsValue(kind: K, operand: ValueOperand, { bitness, distance }: Mode): boolean {
   if (BRANCH_KINDS.has(kind)) {
-    return (kind === K.br64_1) === (distance === 'short');
+    return kind === BRANCHES[bitness][distance];
   }
-  return operand.symbol === undefined ? immediateKind(kind, operand.value) !== undefined : kind === K.imm64;
+  return operand.symbol === undefined
+    ? immediateKind(kind, operand.value) !== undefined
+    : kind === ADDRESS_IMMEDIATES[bitness];
 }
 
-function acceptsOperand(form: InstructionForm, kind: K, operand: Operand, distance: BranchDistance): boolean {
+/** What the encoding depends on beside the text. */
+interface Mode {
+  readonly bitness: Bitness;
+  readonly distance: BranchDistance;
+}
+
+function acceptsOperand(form: InstructionForm, kind: K, operand: Operand, mode: Mode): boolean {
   if (operand.kind === 'register') {
     return acceptsRegister(kind, operand);
   }
   if (operand.kind === 'value') {
-    return acceptsValue(kind, operand, distance);
+    return acceptsValue(kind, operand, mode);
+  }
+  if (operand.kind === 'far') {
+    return kind === BRANCHES[mode.bitness].far;
   }
   const sizeFits = operand.size === undefined || form.memorySize === 0 || operand.size === form.memorySize;
   return MEMORY_KINDS.has(kind) && sizeFits;
 }
 
-function accepts(form: InstructionForm, operands: readonly Operand[], distance: BranchDistance): boolean {
+function accepts(form: InstructionForm, operands: readonly Operand[], mode: Mode): boolean {
   return (
     form.operands.length === operands.length &&
-    operands.every((operand, i) => acceptsOperand(form, form.operands[i]!, operand, distance))
+    operands.every((operand, i) => acceptsOperand(form, form.operands[i]!, operand, mode))
   );
 }
 
@@ -148,21 +193,31 @@ function setMemory(instruction: Instruction, memory: MemoryOperandText): void {
   instruction.memoryIndex = memory.index;
   instruction.memoryIndexScale = memory.scale;
   instruction.segmentPrefix = memory.segment;
+  const width = memory.addressSize;
   const relative = memory.base === Register.RIP;
   const absolute = memory.base === Register.None && memory.index === Register.None;
-  // The displacement of a RIP-relative operand is filled in when the program is linked.
-  const displacement = relative ? 0n : memory.displacement;
-  if (!relative && !fitsSigned(displacement, 32, 64)) {
-    throw new AssemblyError(`displacement does not fit into 32 bits: ${displacement}`);
+  const linked = relative || memory.symbol !== undefined;
+  // A displacement with a label is filled in when the program is linked.
+  const displacement = linked ? 0n : memory.displacement;
+  const bits = Math.min(width, 32);
+  if (width === 64 ? !fitsSigned(displacement, 32, 64) : !fits(displacement, bits)) {
+    throw new AssemblyError(`displacement does not fit into ${bits} bits: ${displacement}`);
   }
-  instruction.memoryDisplacementU64 = BigInt.asUintN(64, displacement);
-  // 8 stands for a 32-bit displacement of a 64-bit address, 1 for the short form, 0 for none.
+  instruction.memoryDisplacementU64 = BigInt.asUintN(width, displacement);
+  // The size of the address stands for a displacement of 32 (or 16) bits, 1 for the short form, 0 for none.
+  const full = width / 8;
   const needsNone = displacement === 0n && memory.base !== Register.None;
-  const byte = memory.base !== Register.None && fitsSigned(displacement, 8, 64);
-  instruction.memoryDisplSize = relative || absolute ? 8 : needsNone ? 0 : byte ? 1 : 8;
+  const byte = memory.base !== Register.None && fitsSigned(displacement, 8, width);
+  instruction.memoryDisplSize = linked || absolute ? full : needsNone ? 0 : byte ? 1 : full;
 }
 
-function build(form: InstructionForm, operands: readonly Operand[]): Instruction {
+function setFarBranch(instruction: Instruction, position: number, operand: FarOperand, bitness: Bitness): void {
+  instruction.setOpKind(position, bitness === 16 ? OpKind.FarBranch16 : OpKind.FarBranch32);
+  instruction.farBranchSelector = operand.selector;
+  instruction.farBranch32 = 0;
+}
+
+function build(form: InstructionForm, operands: readonly Operand[], bitness: Bitness): Instruction {
   const instruction = new Instruction();
   instruction.code = form.code;
   let immediates = 0;
@@ -174,11 +229,13 @@ function build(form: InstructionForm, operands: readonly Operand[]): Instruction
     } else if (operand.kind === 'memory') {
       instruction.setOpKind(i, OpKind.Memory);
       setMemory(instruction, operand);
+    } else if (operand.kind === 'far') {
+      setFarBranch(instruction, i, operand, bitness);
     } else if (BRANCH_KINDS.has(kind)) {
-      instruction.setOpKind(i, OpKind.NearBranch64);
+      instruction.setOpKind(i, BRANCHES[bitness].opKind);
       instruction.nearBranch64 = 0n;
     } else {
-      const opKind = operand.symbol === undefined ? immediateKind(kind, operand.value)! : OpKind.Immediate64;
+      const opKind = immediateKind(kind, operand.symbol === undefined ? operand.value : 0n)!;
       instruction.setOpKind(i, immediates++ > 0 ? OpKind.Immediate8_2nd : opKind);
       instruction.setImmediateU64(i, BigInt.asUintN(64, operand.value));
     }
@@ -186,42 +243,62 @@ function build(form: InstructionForm, operands: readonly Operand[]): Instruction
   return instruction;
 }
 
-let sharedEncoder: Encoder | undefined;
+const encoders = new Map<Bitness, Encoder>();
 
-function encodeForm(form: InstructionForm, operands: readonly Operand[], lock: boolean): Encoded | undefined {
-  sharedEncoder ??= new Encoder(64);
-  const instruction = build(form, operands);
+function encoderFor(bitness: Bitness): Encoder {
+  let encoder = encoders.get(bitness);
+  if (encoder === undefined) {
+    encoder = new Encoder(bitness);
+    encoders.set(bitness, encoder);
+  }
+  return encoder;
+}
+
+function encodeForm(
+  form: InstructionForm,
+  operands: readonly Operand[],
+  lock: boolean,
+  bitness: Bitness,
+): Encoded | undefined {
+  const encoder = encoderFor(bitness);
+  const instruction = build(form, operands, bitness);
   try {
     instruction.hasLockPrefix = lock;
     let length: number;
     try {
-      length = sharedEncoder.encode(instruction, 0n);
+      length = encoder.encode(instruction, 0n);
     } catch {
       // For instance AH with a REX prefix: this form does not exist for these operands.
-      sharedEncoder.takeBuffer();
+      encoder.takeBuffer();
       return undefined;
     }
-    const offsets = sharedEncoder.getConstantOffsets();
+    const offsets = encoder.getConstantOffsets();
     const { displacementOffset, immediateOffset } = offsets;
     offsets.free();
-    const bytes = sharedEncoder.takeBuffer();
+    const bytes = encoder.takeBuffer();
     const fixups: Fixup[] = [];
     operands.forEach((operand, i) => {
-      if (operand.kind === 'memory' && operand.base === Register.RIP) {
-        const { symbol, displacement: addend } = operand;
-        // `[rip+8]` without a label counts from the end of the instruction, as written.
-        if (symbol === undefined) {
-          new DataView(bytes.buffer, bytes.byteOffset).setInt32(displacementOffset, Number(addend), true);
-        } else {
-          fixups.push({ offset: displacementOffset, size: 4, relativeTo: length, symbol, addend });
+      if (operand.kind === 'memory') {
+        const fixup = displacementFixup(operand, displacementOffset, length);
+        if (fixup !== undefined) {
+          fixups.push(fixup);
+        } else if (operand.base === Register.RIP) {
+          // `[rip+8]` without a label counts from the end of the instruction, as written.
+          const view = new DataView(bytes.buffer, bytes.byteOffset);
+          view.setInt32(displacementOffset, Number(operand.displacement), true);
         }
+      } else if (operand.kind === 'far') {
+        // The offset stands before the selector (SDM vol. 2A, JMP ptr16:32).
+        const { symbol, value: addend } = operand;
+        const { size } = BRANCHES[bitness];
+        fixups.push({ offset: length - 2 - size, size, relativeTo: undefined, symbol, addend });
       } else if (operand.kind === 'value' && BRANCH_KINDS.has(form.operands[i]!)) {
-        const size = form.operands[i] === K.br64_1 ? 1 : 4;
+        const size = form.operands[i] === BRANCHES[bitness].short ? 1 : BRANCHES[bitness].size;
         const { symbol, value: addend } = operand;
         fixups.push({ offset: length - size, size, relativeTo: length, symbol, addend });
       } else if (operand.kind === 'value' && operand.symbol !== undefined) {
         const { symbol, value: addend } = operand;
-        fixups.push({ offset: immediateOffset, size: 8, relativeTo: undefined, symbol, addend });
+        fixups.push({ offset: immediateOffset, size: bitness / 8, relativeTo: undefined, symbol, addend });
       }
     });
     return { bytes, fixups };
@@ -230,20 +307,44 @@ function encodeForm(form: InstructionForm, operands: readonly Operand[], lock: b
   }
 }
 
+/** The place of a displacement that waits for a label. */
+function displacementFixup(memory: MemoryOperandText, offset: number, length: number): Fixup | undefined {
+  const { symbol, displacement: addend, addressSize } = memory;
+  if (symbol === undefined) {
+    return undefined;
+  }
+  return addressSize === 64
+    ? { offset, size: 4, relativeTo: length, symbol, addend }
+    : { offset, size: addressSize / 8, relativeTo: undefined, symbol, addend };
+}
+
 /** How far a branch reaches: one byte or four. */
 export type BranchDistance = 'short' | 'near';
 
-/** String instructions: all operands are implied, so that their bytes say everything (SDM vol. 2, table A-2). */
-const STRING_INSTRUCTIONS: ReadonlyMap<string, readonly number[]> = new Map(
-  Object.entries({ ins: 0x6c, outs: 0x6e, movs: 0xa4, cmps: 0xa6, stos: 0xaa, lods: 0xac, scas: 0xae }).flatMap(
-    ([name, opcode]): [string, readonly number[]][] => [
-      [`${name}b`, [opcode]],
-      [`${name}w`, [0x66, opcode + 1]],
-      [`${name}d`, [opcode + 1]],
-      ...(opcode < 0xa0 ? [] : ([[`${name}q`, [0x48, opcode + 1]]] as [string, readonly number[]][])),
-    ],
-  ),
+/** Opcodes of the string instructions for bytes; all operands are implied (SDM vol. 2, table A-2). */
+const STRING_OPCODES: ReadonlyMap<string, number> = new Map(
+  Object.entries({ ins: 0x6c, outs: 0x6e, movs: 0xa4, cmps: 0xa6, stos: 0xaa, lods: 0xac, scas: 0xae }),
 );
+
+/** The bytes of a string instruction without operands; undefined when it is none, or none of this mode. */
+function stringInstruction(mnemonic: string, bitness: Bitness): readonly number[] | undefined {
+  const opcode = STRING_OPCODES.get(mnemonic.slice(0, -1));
+  if (opcode === undefined) {
+    return undefined;
+  }
+  switch (mnemonic.slice(-1)) {
+    case 'b':
+      return [opcode];
+    case 'w':
+      return bitness === 16 ? [opcode + 1] : [0x66, opcode + 1];
+    case 'd':
+      return bitness === 16 ? [0x66, opcode + 1] : [opcode + 1];
+    case 'q':
+      return bitness === 64 && opcode >= 0xa0 ? [0x48, opcode + 1] : undefined;
+    default:
+      return undefined;
+  }
+}
 
 /** Prefix bytes of string instructions (SDM vol. 2, 2.1.1). */
 const REPEAT_PREFIXES: ReadonlyMap<string, number> = new Map([
@@ -265,8 +366,9 @@ export function encodeInstruction(
   operands: readonly Operand[],
   prefix?: string,
   distance: BranchDistance = 'near',
+  bitness: Bitness = 64,
 ): Encoded {
-  const string = operands.length === 0 ? STRING_INSTRUCTIONS.get(mnemonic) : undefined;
+  const string = operands.length === 0 ? stringInstruction(mnemonic, bitness) : undefined;
   if (string !== undefined) {
     const repeat = prefix === undefined ? [] : [REPEAT_PREFIXES.get(prefix) ?? 0];
     if (repeat[0] === 0) {
@@ -277,14 +379,15 @@ export function encodeInstruction(
   if (prefix !== undefined && prefix !== 'lock') {
     throw new AssemblyError(`prefix ${prefix} has no meaning for ${mnemonic}`);
   }
-  const all = formsOf(mnemonic);
+  const all = formsOf(mnemonic, bitness);
   if (all.length === 0) {
     throw new AssemblyError(`no such instruction: ${mnemonic}`);
   }
-  let candidates = all.filter((form) => accepts(form, operands, distance));
-  // PUSH of a number pushes 64 bits; the 16-bit form is shorter but is never meant.
+  let candidates = all.filter((form) => accepts(form, operands, { bitness, distance }));
+  // PUSH of a number pushes as many bits as the code has; the other form may be shorter but is never meant.
   if (mnemonic === 'push' && operands[0]?.kind === 'value') {
-    candidates = candidates.filter((form) => form.operandSize !== 16);
+    const other = bitness === 16 ? 32 : 16;
+    candidates = candidates.filter((form) => form.operandSize !== other);
   }
   if (operands.some((operand) => operand.kind === 'memory' && operand.size === undefined)) {
     const sizes = new Set(candidates.map((form) => form.memorySize));
@@ -294,7 +397,7 @@ export function encodeInstruction(
   }
   let best: Encoded | undefined;
   for (const form of candidates) {
-    const encoded = encodeForm(form, operands, prefix === 'lock');
+    const encoded = encodeForm(form, operands, prefix === 'lock', bitness);
     if (encoded !== undefined && (best === undefined || encoded.bytes.length < best.bytes.length)) {
       best = encoded;
     }

@@ -1,7 +1,16 @@
 /**
- * All forms of all instructions that exist in 64-bit mode, by mnemonic, taken from the tables of iced-x86.
+ * All forms of all instructions by mode and mnemonic, taken from the tables of iced-x86.
  */
-import { Code, CodeExt, EncodingKind, MemorySizeExt, Mnemonic, type OpCodeOperandKind } from 'iced-x86';
+import {
+  Code,
+  CodeExt,
+  EncodingKind,
+  MemorySizeExt,
+  Mnemonic,
+  type OpCodeInfo,
+  type OpCodeOperandKind,
+} from 'iced-x86';
+import type { Bitness } from '../decoder.js';
 
 /** One form of an instruction: a `Code` of iced-x86 and what its operands may be. */
 export interface InstructionForm {
@@ -13,9 +22,21 @@ export interface InstructionForm {
   readonly operandSize: number;
 }
 
-let forms: Map<string, InstructionForm[]> | undefined;
+const formsByMode = new Map<Bitness, Map<string, InstructionForm[]>>();
 
-function readForms(): Map<string, InstructionForm[]> {
+/** Whether Intel's processors execute the form in code of this size. */
+function existsIn(info: OpCodeInfo, bitness: Bitness): boolean {
+  switch (bitness) {
+    case 64:
+      return info.mode64 && info.intelDecoder64;
+    case 32:
+      return info.mode32 && info.intelDecoder32;
+    default:
+      return info.mode16 && info.intelDecoder16;
+  }
+}
+
+function readForms(bitness: Bitness): Map<string, InstructionForm[]> {
   const table = new Map<string, InstructionForm[]>();
   for (const [name, code] of Object.entries(Code)) {
     if (typeof code !== 'number') {
@@ -24,7 +45,7 @@ function readForms(): Map<string, InstructionForm[]> {
     const info = CodeExt.opCode(code);
     try {
       // VEX and later encodings have mnemonics of their own, which nothing here needs.
-      if (!info.isInstruction || info.encoding !== EncodingKind.Legacy || !info.mode64 || !info.intelDecoder64) {
+      if (!info.isInstruction || info.encoding !== EncodingKind.Legacy || !existsIn(info, bitness)) {
         continue;
       }
       const operands: OpCodeOperandKind[] = [];
@@ -55,8 +76,12 @@ function readForms(): Map<string, InstructionForm[]> {
   return table;
 }
 
-/** Forms of an instruction in the order of iced-x86's `Code`; empty when there is no such mnemonic. */
-export function formsOf(mnemonic: string): readonly InstructionForm[] {
-  forms ??= readForms();
+/** Forms of an instruction in the order of iced-x86's `Code`; empty when there is no such mnemonic in this mode. */
+export function formsOf(mnemonic: string, bitness: Bitness): readonly InstructionForm[] {
+  let forms = formsByMode.get(bitness);
+  if (forms === undefined) {
+    forms = readForms(bitness);
+    formsByMode.set(bitness, forms);
+  }
   return forms.get(mnemonic) ?? [];
 }

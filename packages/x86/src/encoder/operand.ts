@@ -2,10 +2,11 @@
  * Operands of assembly text: registers, numbers, symbols and memory, in Intel syntax.
  */
 import { Register } from 'iced-x86';
+import type { Bitness } from '../decoder.js';
 import { AssemblyError } from './error.js';
 
 /** What a register can be used for; general registers by their size in bits. */
-export type RegisterClass = 'r8' | 'r16' | 'r32' | 'r64' | 'xmm' | 'segment' | 'control' | 'debug' | 'ip';
+export type RegisterClass = 'r8' | 'r16' | 'r32' | 'r64' | 'mm' | 'xmm' | 'segment' | 'control' | 'debug' | 'ip';
 
 /** A register operand. */
 export interface RegisterOperand {
@@ -22,12 +23,25 @@ export interface ValueOperand {
   readonly symbol: string | undefined;
 }
 
-/** A memory operand. With a symbol it is RIP-relative. */
+/** The target of a far jump or call: `selector:offset`, where the offset may be a label. */
+export interface FarOperand {
+  readonly kind: 'far';
+  /** Selector, 16 bits. */
+  readonly selector: number;
+  /** Offset, or what is added to the address of the symbol. */
+  readonly value: bigint;
+  /** Label whose address is the offset. */
+  readonly symbol: string | undefined;
+}
+
+/** A memory operand. With a symbol it is RIP-relative in 64-bit code, and the symbol's address is added elsewhere. */
 export interface MemoryOperandText {
   readonly kind: 'memory';
   /** Bytes that the text asks for (`qword [..]`), undefined when it does not say. */
   readonly size: number | undefined;
   readonly segment: Register;
+  /** Size of the address in bits: that of its registers, else that of the code. */
+  readonly addressSize: Bitness;
   readonly base: Register;
   readonly index: Register;
   readonly scale: number;
@@ -36,14 +50,16 @@ export interface MemoryOperandText {
 }
 
 /** Any operand. */
-export type Operand = RegisterOperand | ValueOperand | MemoryOperandText;
+export type Operand = RegisterOperand | ValueOperand | MemoryOperandText | FarOperand;
 
 /** Sizes of the keywords before a memory operand, in bytes. */
 const SIZES: ReadonlyMap<string, number> = new Map([
   ['byte', 1],
   ['word', 2],
   ['dword', 4],
+  ['fword', 6],
   ['qword', 8],
+  ['tbyte', 10],
   ['xmmword', 16],
   ['oword', 16],
 ]);
@@ -69,6 +85,10 @@ function registerTable(): Map<string, RegisterOperand> {
   add('r16', [...legacy, ...numbered(8, 16, (n) => `r${n}w`)]);
   add('r32', [...legacy.map((name) => `e${name}`), ...numbered(8, 16, (n) => `r${n}d`)]);
   add('r64', [...legacy.map((name) => `r${name}`), ...numbered(8, 16, (n) => `r${n}`)]);
+  add(
+    'mm',
+    numbered(0, 8, (n) => `mm${n}`),
+  );
   add(
     'xmm',
     numbered(0, 16, (n) => `xmm${n}`),
@@ -186,16 +206,44 @@ export function parseValue(text: string): ValueOperand {
   return { kind: 'value', value: sum.value, symbol: sum.symbol };
 }
 
-function parseMemory(size: number | undefined, segmentText: string | undefined, inside: string): MemoryOperandText {
+/** Size in bits of an address that is made of registers of this class, undefined when no address is. */
+const ADDRESS_SIZES: Partial<Record<RegisterClass, Bitness>> = { r16: 16, r32: 32, r64: 64, ip: 64 };
+
+/** The address size that the registers ask for. */
+function addressSizeOf(sum: Sum, bitness: Bitness, inside: string): Bitness {
+  const sizes = new Set(sum.registers.map(({ register }) => ADDRESS_SIZES[register.class]));
+  if (sizes.size === 0) {
+    return bitness;
+  }
+  const [size] = sizes;
+  if (sizes.size > 1 || size === undefined) {
+    throw new AssemblyError(`addresses are made of registers of one size: ${inside}`);
+  }
+  // A prefix switches between 64 and 32 bits in 64-bit code, between 32 and 16 elsewhere (SDM vol. 1, 3.3.7).
+  if (bitness === 64 ? size === 16 : size === 64) {
+    throw new AssemblyError(`no ${size}-bit addresses in ${bitness}-bit code: ${inside}`);
+  }
+  return size;
+}
+
+const NO_REGISTER: RegisterOperand = { kind: 'register', register: Register.None, class: 'r64' };
+const STACK_POINTERS: ReadonlySet<Register> = new Set([Register.RSP, Register.ESP]);
+/** Only these have the role of the index in a 16-bit address (SDM vol. 2, table 2-1). */
+const INDEXES_16: ReadonlySet<Register> = new Set([Register.SI, Register.DI]);
+
+function parseMemory(
+  size: number | undefined,
+  segmentText: string | undefined,
+  inside: string,
+  bitness: Bitness,
+): MemoryOperandText {
   const segment = segmentText === undefined ? Register.None : registerOf(segmentText)!.register;
   const sum = parseSum(inside);
-  let base: RegisterOperand = { kind: 'register', register: Register.None, class: 'r64' };
-  let index = base;
+  const addressSize = addressSizeOf(sum, bitness, inside);
+  let base = NO_REGISTER;
+  let index = NO_REGISTER;
   let scale = 1;
   for (const { register, scale: factor } of sum.registers) {
-    if (register.class !== 'r64' && register.class !== 'ip') {
-      throw new AssemblyError(`addresses are made of 64-bit registers: ${inside}`);
-    }
     if (factor === 1 && base.register === Register.None) {
       base = register;
     } else if (index.register === Register.None && [1, 2, 4, 8].includes(factor)) {
@@ -206,13 +254,14 @@ function parseMemory(size: number | undefined, segmentText: string | undefined, 
     }
   }
   // RSP cannot be an index (SDM vol. 2, table 2-3); of two plain registers it is the base.
-  if (index.register === Register.RSP && scale === 1) {
+  const swapped = addressSize === 16 ? INDEXES_16.has(base.register) : STACK_POINTERS.has(index.register);
+  if (swapped && scale === 1 && index.register !== Register.None) {
     [base, index] = [index, base];
   }
-  if (index.register === Register.RSP || index.class === 'ip') {
+  if (STACK_POINTERS.has(index.register) || index.class === 'ip') {
     throw new AssemblyError(`cannot be an index: [${inside}]`);
   }
-  if (sum.symbol !== undefined) {
+  if (sum.symbol !== undefined && addressSize === 64) {
     if (index.register !== Register.None || (base.register !== Register.None && base.class !== 'ip')) {
       throw new AssemblyError(`a label is RIP-relative and takes no registers: [${inside}]`);
     }
@@ -222,6 +271,7 @@ function parseMemory(size: number | undefined, segmentText: string | undefined, 
     kind: 'memory',
     size,
     segment,
+    addressSize,
     base: base.register,
     index: index.register,
     scale,
@@ -231,13 +281,16 @@ function parseMemory(size: number | undefined, segmentText: string | undefined, 
 }
 
 const MEMORY =
-  /^(?:(byte|word|dword|qword|xmmword|oword)\s*)?(?:ptr\s+)?(?:(es|cs|ss|ds|fs|gs)\s*:\s*)?\[\s*(?:(es|cs|ss|ds|fs|gs)\s*:)?([^\]]*)\]$/i;
+  /^(?:(byte|word|dword|fword|qword|tbyte|xmmword|oword)\s*)?(?:ptr\s+)?(?:(es|cs|ss|ds|fs|gs)\s*:\s*)?\[\s*(?:(es|cs|ss|ds|fs|gs)\s*:)?([^\]]*)\]$/i;
+
+const FAR = /^(\w+)\s*:\s*([^[\]:]+)$/;
 
 /**
  * Reads one operand.
+ * @param bitness size of the code, for addresses without registers
  * @throws AssemblyError when the text is none.
  */
-export function parseOperand(text: string): Operand {
+export function parseOperand(text: string, bitness: Bitness): Operand {
   const register = registerOf(text);
   if (register !== undefined) {
     return register;
@@ -245,7 +298,16 @@ export function parseOperand(text: string): Operand {
   const memory = MEMORY.exec(text);
   if (memory !== null) {
     const size = memory[1] === undefined ? undefined : SIZES.get(memory[1].toLowerCase());
-    return parseMemory(size, memory[2] ?? memory[3], memory[4]!);
+    return parseMemory(size, memory[2] ?? memory[3], memory[4]!, bitness);
+  }
+  const far = FAR.exec(text);
+  if (far !== null) {
+    const selector = parseNumber(far[1]!);
+    if (selector === undefined || selector > 0xffffn) {
+      throw new AssemblyError(`not a selector: ${far[1]!}`);
+    }
+    const { value, symbol } = parseValue(far[2]!);
+    return { kind: 'far', selector: Number(selector), value, symbol };
   }
   return parseValue(text);
 }
