@@ -57,3 +57,12 @@ export {
   VcpuRecord,
 } from './vcpu-record.js';
 export { strongerVerdict, Verdict } from './verdict.js';
+export {
+  FCW_INITIAL,
+  FXSAVE_AREA_SIZE,
+  MXCSR_INITIAL,
+  MXCSR_MASK,
+  XSAVE_AREA,
+  XSAVE_HEADER_END,
+  XStateComponent,
+} from './xsave-area.js';

@@ -5,7 +5,7 @@ export const CAPABILITY_OPERATIONS = {
   memory: ['readPhysical'],
   write: ['writePhysical', 'compareExchange'],
   map: ['mapPage'],
-  registers: ['vcpu', 'fetchRegisters', 'storeRegisters', 'readMsr'],
+  registers: ['vcpu', 'fetchRegisters', 'storeRegisters', 'readMsr', 'readXsaveArea', 'writeXsaveArea'],
   pause: ['pause', 'resume'],
   exits: ['next', 'reply', 'setExit'],
   'page-access': ['getPageAccess', 'setPageAccess', 'flushPageAccess'],

@@ -18,6 +18,8 @@ export type GlueErrorCode =
   | 'ERR_GLUE_INJECTION_PENDING'
   /** An event that cannot be injected: no vector of an exception, or an error code that does not go with it. */
   | 'ERR_GLUE_BAD_EVENT'
+  /** An XSAVE area that no processor would restore. */
+  | 'ERR_GLUE_BAD_XSAVE_AREA'
   /** The port is closed. */
   | 'ERR_GLUE_CLOSED'
   /** A call that a test made fail. */

@@ -21,3 +21,4 @@ export {
   supports,
   type WriteCapability,
 } from './port.js';
+export { initXsaveState, readXsaveState, writeXsaveState, xsaveAreaSize } from './xsave-state.js';

@@ -110,6 +110,21 @@ export interface RegistersCapability {
   storeRegisters(index: number, groups: RegisterGroup): void;
   /** Value of an MSR that the record has no field for. `undefined` when the VCPU has no such MSR. */
   readMsr(index: number, msr: number): bigint | undefined;
+  /**
+   * Copies the x87, XMM and further vector registers of a VCPU as an XSAVE area in standard form (XSAVE_AREA of
+   * @introd/abi, SDM vol. 1, 13.4), as far as `target` reaches: components of XCR0, and x87 and SSE always. Components in
+   * their initial configuration are written out too; XSTATE_BV names the others. Current when `vcpu`'s record is.
+   * @returns size in bytes of the whole area for the VCPU's XCR0, 576 or more
+   * @throws GlueError ERR_GLUE_NO_SUCH_VCPU
+   */
+  readXsaveArea(index: number, target: Uint8Array): number;
+  /**
+   * Makes the VCPU take over an area that {@link readXsaveArea} has filled. As XRSTOR does, a component without its bit in
+   * XSTATE_BV goes to its initial configuration, MXCSR is taken always.
+   * @throws GlueError ERR_GLUE_NO_SUCH_VCPU, and ERR_GLUE_BAD_XSAVE_AREA, with nothing changed, when the area is shorter
+   *   than its components, compacted, or holds bits that the processor would refuse
+   */
+  writeXsaveArea(index: number, source: Uint8Array): void;
 }
 
 /** Stopping the whole guest. */

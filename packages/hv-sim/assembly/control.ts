@@ -1,6 +1,9 @@
 // Control and debug registers and XCR0 (SDM vol. 3A, 2.5; vol. 3B, 17.2).
 import { fault, raiseProtection, raiseUndefined, setAttention } from './fault';
 import {
+  COMPONENT_AVX,
+  COMPONENT_SSE,
+  COMPONENT_X87,
   EXIT_KIND_CR_WRITE,
   EXIT_KIND_XCR_WRITE,
   OP_DST,
@@ -33,6 +36,8 @@ const CR4_PAE: u64 = 1 << 5;
 const CR4_OSXSAVE: u64 = 1 << 18;
 /** VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE SMEP SMAP. */
 const CR4_KNOWN: u64 = 0x35_07ff;
+/** Components that XCR0 may have. */
+export const XCR0_OFFERED: u64 = COMPONENT_X87 | COMPONENT_SSE | COMPONENT_AVX;
 const EFER_LMA: u64 = 0x400;
 const DR6_FIXED: u64 = 0xffff_0ff0;
 const DR7_FIXED: u64 = 0x400;
@@ -149,7 +154,7 @@ export function moveFromDebug(op: usize): void {
   store<u64>(cpu + load<u16>(op, OP_DST), load<u64>(cpu + debugField(number)));
 }
 
-/** XGETBV and XSETBV exist while CR4.OSXSAVE is set. XCR0 has x87 and SSE state only. */
+/** XGETBV and XSETBV exist while CR4.OSXSAVE is set. */
 export function getExtended(): void {
   if (!(load<u64>(cpu + VCPU_CR4) & CR4_OSXSAVE)) return raiseUndefined();
   if (<u32>general(RCX) != 0) return raiseProtection(0);
@@ -169,6 +174,8 @@ export function setExtended(op: usize): void {
     }
     value = passedValue();
   }
-  if (number != 0 || value & ~3 || !(value & 1)) return raiseProtection(0);
+  // x87 is never off, and AVX needs SSE (SDM vol. 1, 13.3).
+  const avx = (value & COMPONENT_AVX) != 0 && !(value & COMPONENT_SSE);
+  if (number != 0 || value & ~XCR0_OFFERED || !(value & COMPONENT_X87) || avx) return raiseProtection(0);
   store<u64>(cpu + VCPU_XCR0, value);
 }

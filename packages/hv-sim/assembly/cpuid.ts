@@ -4,11 +4,16 @@
 import {
   BLOCK_ACTIVE,
   BLOCK_SIZE,
+  COMPONENT_AVX,
   LIMIT_VCPUS,
   MAP_BLOCKS,
   VCPU_CR4,
   VCPU_INDEX,
+  VCPU_XCR0,
+  XSAVE_SIZE,
+  XSAVE_YMM_HIGH,
 } from './generated/layout';
+import { XCR0_OFFERED } from './control';
 import { cpu, general, RAX, RBX, RCX, RDX, setGeneral } from './state';
 
 const CR4_OSXSAVE: u64 = 1 << 18;
@@ -39,6 +44,14 @@ function vcpuCount(): u32 {
   return count;
 }
 
+/** Leaf 0DH: components of XCR0 and sizes of XSAVE areas. */
+function identifyExtendedState(sub: u32): void {
+  const avx = (load<u64>(cpu + VCPU_XCR0) & COMPONENT_AVX) != 0;
+  if (sub == 0) return answer(<u32>XCR0_OFFERED, <u32>(avx ? XSAVE_SIZE : XSAVE_YMM_HIGH), <u32>XSAVE_SIZE, 0);
+  if (sub == 2) return answer(<u32>(XSAVE_SIZE - XSAVE_YMM_HIGH), <u32>XSAVE_YMM_HIGH, 0, 0);
+  answer(0, 0, 0, 0);
+}
+
 export function identify(): void {
   const leaf = <u32>general(RAX);
   const sub = <u32>general(RCX);
@@ -46,7 +59,7 @@ export function identify(): void {
   switch (leaf) {
     case 0:
       // "GenuineIntel"
-      return answer(0xb, 0x756e_6547, 0x6c65_746e, 0x4965_6e69);
+      return answer(0xd, 0x756e_6547, 0x6c65_746e, 0x4965_6e69);
     case 1: {
       const osxsave: u32 = load<u64>(cpu + VCPU_CR4) & CR4_OSXSAVE ? 1 << 27 : 0;
       return answer(SIGNATURE, (id << 24) | (vcpuCount() << 16) | 0x800, FEATURES_1C | osxsave, FEATURES_1D);
@@ -58,6 +71,8 @@ export function identify(): void {
       if (sub == 0) return answer(0, 1, 0x100, id);
       if (sub == 1) return answer(3, vcpuCount(), 0x201, id);
       return answer(0, 0, sub & 0xff, id);
+    case 0xd:
+      return identifyExtendedState(sub);
     case 0x4000_0000:
       // "introdSimHV "
       return answer(0x4000_0000, 0x7274_6e69, 0x6953_646f, 0x2056_486d);

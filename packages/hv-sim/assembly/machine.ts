@@ -8,7 +8,6 @@ import { clearFault, fault, powerOffCode, resetFault, shutdownReason } from './f
 import {
   BLOCK_EXIT_STATE,
   BLOCK_INJECT_PENDING,
-  BLOCK_MXCSR,
   BLOCK_SKIP_NEXT,
   EXIT_KIND_NONE,
   LIMIT_VCPUS,
@@ -37,10 +36,7 @@ export function reset(instructions: i32): void {
   resetExits();
   takeDebug();
   setRipSet(false);
-  for (let i: usize = 0; i < LIMIT_VCPUS; i++) {
-    resetApic(blockOf(i));
-    store<u32>(blockOf(i), 0x1f80, BLOCK_MXCSR);
-  }
+  for (let i: usize = 0; i < LIMIT_VCPUS; i++) resetApic(blockOf(i));
   selectVcpu(blockOf(0));
   flushCode();
   flushAllTlbs();

@@ -3,7 +3,7 @@
 
 import { fault, raise } from './fault';
 import {
-  BLOCK_MXCSR,
+  BLOCK_XSAVE_MXCSR,
   FLAG_MEMORY_SOURCE,
   I_LDMXCSR,
   I_MOVHLPS,
@@ -203,10 +203,10 @@ export function execSse(op: usize, code: u32): void {
         raise(13, 1, 0);
         return;
       }
-      store<u32>(cpu, value, BLOCK_MXCSR);
+      store<u32>(cpu, value, BLOCK_XSAVE_MXCSR);
       break;
     }
     default:
-      store32(effectiveAddress(op), u64(load<u32>(cpu, BLOCK_MXCSR)));
+      store32(effectiveAddress(op), u64(load<u32>(cpu, BLOCK_XSAVE_MXCSR)));
   }
 }

@@ -14,9 +14,9 @@ import { breakpointExits, isPassed, registerExit, vmcallExits } from './exits';
 import { fault, raiseProtection, raiseUndefined, setAttention } from './fault';
 import {
   BLOCK_HALTED,
-  BLOCK_MXCSR,
+  BLOCK_XSAVE_MXCSR,
   BLOCK_SHADOW,
-  BLOCK_XMM,
+  BLOCK_XSAVE_XMM,
   EXIT_KIND_BREAKPOINT,
   EXIT_KIND_VMCALL,
   I_CALL_FAR,
@@ -180,9 +180,9 @@ function saveState(op: usize): void {
   if (fault) return;
   for (let i: u64 = 0; i < 160; i += 8) store64(address + i, 0);
   store16(address, 0x37f);
-  store32(address + 24, load<u32>(cpu + BLOCK_MXCSR));
+  store32(address + 24, load<u32>(cpu + BLOCK_XSAVE_MXCSR));
   store32(address + 28, 0xffff);
-  for (let i: usize = 0; i < 256; i += 8) store64(address + 160 + i, load<u64>(cpu + BLOCK_XMM + i));
+  for (let i: usize = 0; i < 256; i += 8) store64(address + 160 + i, load<u64>(cpu + BLOCK_XSAVE_XMM + i));
 }
 
 function restoreState(op: usize): void {
@@ -196,8 +196,8 @@ function restoreState(op: usize): void {
   if (fault) return;
   load64(address + 408);
   if (fault) return;
-  for (let i: usize = 0; i < 256; i += 8) store<u64>(cpu + BLOCK_XMM + i, load64(address + 160 + i));
-  store<u32>(cpu + BLOCK_MXCSR, mxcsr);
+  for (let i: usize = 0; i < 256; i += 8) store<u64>(cpu + BLOCK_XSAVE_XMM + i, load64(address + 160 + i));
+  store<u32>(cpu + BLOCK_XSAVE_MXCSR, mxcsr);
 }
 
 /** Executes a system operation; `fault` is set when it did not complete. */

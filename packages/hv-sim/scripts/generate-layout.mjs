@@ -9,7 +9,7 @@ const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 const abiSource = path.join(packageRoot, '../abi/src');
 
 /** Modules of abi that hold layouts and numbers; the rest needs tools that are not there yet when this package builds. */
-const ABI_MODULES = ['record-layout', 'vcpu-record', 'exit'];
+const ABI_MODULES = ['record-layout', 'vcpu-record', 'xsave-area', 'exit'];
 
 /** Transpiles a source file and what it imports by relative path or from abi into `out`; returns the new file's name. */
 async function transpile(file, out, done = new Map()) {
@@ -63,6 +63,11 @@ export async function generateLayout() {
     for (const [name, offset] of Object.entries(block.VCPU_SIDE.offset)) {
       constant(`BLOCK_${screaming(name)}`, abi.VCPU_RECORD.size + offset);
     }
+    for (const [name, offset] of Object.entries(abi.XSAVE_AREA.offset)) {
+      constant(`XSAVE_${screaming(name)}`, offset);
+      constant(`BLOCK_XSAVE_${screaming(name)}`, abi.VCPU_RECORD.size + block.VCPU_SIDE.offset.xsave + offset);
+    }
+    constant('XSAVE_SIZE', abi.XSAVE_AREA.size);
     constant('BLOCK_SIZE', block.VCPU_BLOCK_SIZE);
     for (const [name, offset] of Object.entries(layout.OP_RECORD.offset)) constant(`OP_${screaming(name)}`, offset);
     constant('OP_RECORD_SIZE', layout.OP_RECORD.size);
@@ -86,6 +91,7 @@ export async function generateLayout() {
       ['SHUTDOWN', abi.ShutdownReason],
       ['REPLY', abi.Reply],
       ['TABLE', abi.DescriptorTable],
+      ['COMPONENT', abi.XStateComponent],
       ['SWITCH', EXIT_SWITCHES],
     ]) {
       for (const [name, number] of Object.entries(values)) constant(`${prefix}_${screaming(name)}`, number, 'u32');

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { type Gfn, PAGE_SIZE, VCPU_RECORD, VCPU_RECORD_VERSION, VcpuRecord } from '@introd/abi';
+import { type Gfn, PAGE_SIZE, VCPU_RECORD, VCPU_RECORD_VERSION, VcpuRecord, XSAVE_AREA } from '@introd/abi';
+import { initXsaveState } from '@introd/glue';
 import { HvSimError } from './error.js';
 import { frameTables, MACHINE_LIMITS, MEMORY_MAP } from './memory-map.js';
 import type { PhysicalMap } from './physical-memory.js';
@@ -141,6 +142,7 @@ export class MachineCore {
       record.set('xcr0', 1n);
       record.set('pat', 0x0007_0406_0007_0406n);
       record.set('apicBase', i === 0 ? 0xfee0_0d00n : 0xfee0_0c00n);
+      initXsaveState(this.xsave(i));
     });
     this.cpu.reset(quantum);
   }
@@ -210,6 +212,12 @@ export class MachineCore {
   /** Index in {@link words} of a field of a VCPU's side area. */
   sideIndex(vcpu: number, field: keyof typeof VCPU_SIDE.offset): number {
     return (MEMORY_MAP.BLOCKS + vcpu * VCPU_BLOCK_SIZE + VCPU_RECORD.size + VCPU_SIDE.offset[field]) >>> 2;
+  }
+
+  /** The x87 and vector registers of a VCPU, as XSAVE_AREA has them. */
+  xsave(vcpu: number): Uint8Array {
+    const at = this.sideIndex(vcpu, 'xsave') * 4;
+    return this.bytes.subarray(at, at + XSAVE_AREA.size);
   }
 
   /** Takes the debug output that the guest has written since the last call. */

@@ -37,7 +37,7 @@ const TLB_SIZE = MACHINE_LIMITS.TLB_ENTRIES * 16;
  */
 export const MEMORY_MAP = {
   /** VCPU blocks, then the record of the guest as a whole at the place of VCPU number 8. */
-  BLOCKS: 0x4_0000,
+  BLOCKS: 0x3_0000,
   /** Regions of RAM: first frame number (u64), number of frames (u32), number of frames in the regions before (u32). */
   REGIONS: 0x5_0000,
   /** MSRs whose writes exit. */

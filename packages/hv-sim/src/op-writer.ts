@@ -1,11 +1,11 @@
-import { VCPU_RECORD } from '@introd/abi';
+import { VCPU_RECORD, XSAVE_AREA } from '@introd/abi';
 import { Instruction, OpKind, Register } from '@introd/x86/decoder';
 import { opCode } from './op-codes.js';
 import { OP_RECORD, OpFlag } from './op-layout.js';
 import { VCPU_SIDE } from './vcpu-block.js';
 
 const ZERO = VCPU_RECORD.size + VCPU_SIDE.offset.zero;
-const XMM = VCPU_RECORD.size + VCPU_SIDE.offset.xmm;
+const XMM = VCPU_RECORD.size + VCPU_SIDE.offset.xsave + XSAVE_AREA.offset.xmm;
 const AT = OP_RECORD.offset;
 
 /** Byte offset in the VCPU block of each register, by the number of the decoder's `Register`; 0 where there is none. */

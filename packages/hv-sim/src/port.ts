@@ -7,6 +7,7 @@ import {
   isExpressible,
   PAGE_SIZE,
   Reply,
+  u32Index,
   type VcpuRecord,
 } from '@introd/abi';
 import {
@@ -17,7 +18,9 @@ import {
   type MemoryRegion,
   NO_EXIT,
   type RegisterGroup,
+  readXsaveState,
   type SwitchedExit,
+  writeXsaveState,
 } from '@introd/glue';
 import { EXIT_SWITCHES } from './exit-switches.js';
 import type { RaceOptions } from './machine.js';
@@ -30,6 +33,7 @@ const LONGEST_WAIT = 100;
 /** Microseconds in a millisecond: a microsecond is one instruction. */
 const PER_MILLISECOND = 1000;
 
+const XCR0 = u32Index('xcr0');
 const WITH_ENGINE = 2;
 const RAN_SHUTDOWN = 2;
 
@@ -51,6 +55,8 @@ export class SimPort implements FullPort {
   readonly guestRecord: VcpuRecord;
   pauseCount = 0;
   readonly #random: RandomNumbers;
+  /** The vector registers of each VCPU, live. */
+  readonly #xsave: readonly Uint8Array[];
   #closed = false;
   /** The last exit whose delivery the others have raced with, so that each is raced with once. */
   #raced = -1;
@@ -66,6 +72,7 @@ export class SimPort implements FullPort {
     this.vcpuCount = core.records.length;
     this.memoryRegions = core.physical.regions;
     this.guestRecord = core.guestRecord;
+    this.#xsave = core.records.map((_, index) => core.xsave(index));
     this.#random = new RandomNumbers(seed);
     core.cpu.attach(1);
   }
@@ -152,6 +159,16 @@ export class SimPort implements FullPort {
     this.vcpu(index);
     if (this.core.cpu.readVcpuMsr(index, msr) === 0) return undefined;
     return (BigInt(this.core.cpu.msrHigh() >>> 0) << 32n) | BigInt(this.core.cpu.msrLow() >>> 0);
+  }
+
+  readXsaveArea(index: number, target: Uint8Array): number {
+    this.#enter();
+    return readXsaveState(this.#xsave[index]!, this.vcpu(index).u32[XCR0]!, target);
+  }
+
+  writeXsaveArea(index: number, source: Uint8Array): void {
+    this.#enter();
+    writeXsaveState(this.#xsave[index]!, this.vcpu(index).u32[XCR0]!, source);
   }
 
   pause(): void {

@@ -1,4 +1,4 @@
-import { defineRecord, VCPU_RECORD } from '@introd/abi';
+import { defineRecord, VCPU_RECORD, XSAVE_AREA } from '@introd/abi';
 
 /**
  * What the machine keeps beside each VCPU record: state that the record, as ABI between backends and engine, has no
@@ -7,12 +7,8 @@ import { defineRecord, VCPU_RECORD } from '@introd/abi';
 export const VCPU_SIDE = defineRecord({
   /** Always 0: what a memory operand without base, index or segment base adds. */
   zero: 'u64',
-  /** MXCSR (SDM vol. 1, 10.2.3). */
-  mxcsr: 'u32',
-  /** Explicit filling. */
-  reserved: 'u32',
-  /** XMM0..XMM15, 16 bytes each, low half first. */
-  xmm: 'bytes:256',
+  /** x87 and vector registers, laid out as XSAVE_AREA; its header is always 0. */
+  xsave: `bytes:${XSAVE_AREA.size}`,
   /** 1 when the VCPU takes part in the machine. */
   active: 'u32',
   /** 1 after HLT, until an interrupt arrives. */

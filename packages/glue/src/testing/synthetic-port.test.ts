@@ -1,4 +1,17 @@
-import { Access, ExitCause, ExitKind, gfn, gpa, gva, PAGE_SIZE, Reply, ShutdownReason } from '@introd/abi';
+import {
+  Access,
+  ExitCause,
+  ExitKind,
+  gfn,
+  gpa,
+  gva,
+  PAGE_SIZE,
+  Reply,
+  ShutdownReason,
+  XSAVE_AREA,
+  XSAVE_HEADER_END,
+  XStateComponent,
+} from '@introd/abi';
 import fc from 'fast-check';
 import { describe, expect, inject, test } from 'vitest';
 import { NO_EXIT } from '../port.js';
@@ -141,6 +154,34 @@ describe('exits', () => {
     expect(port.isExitOn({ kind: 'cr-write', register: 4 })).toBe(true);
     expect(port.isExitOn({ kind: 'cr-write', register: 3 })).toBe(false);
     expect(port.isExitOn({ kind: 'vmcall' })).toBe(false);
+  });
+});
+
+describe('vector registers', () => {
+  test('are kept per VCPU, with AVX once XCR0 has it', () => {
+    const port = createSyntheticPort({ vcpus: 2 });
+    const area = new Uint8Array(XSAVE_AREA.size);
+    expect(port.readXsaveArea(1, area)).toBe(XSAVE_HEADER_END);
+    expect(area[XSAVE_AREA.offset.xstateBv]).toBe(0);
+    port.vcpu(1).set('xcr0', 7n);
+    area[XSAVE_AREA.offset.ymmHigh + 5] = 0x5a;
+    area[XSAVE_AREA.offset.xmm + 3] = 0xa5;
+    area[XSAVE_AREA.offset.xstateBv] = XStateComponent.AVX;
+    port.writeXsaveArea(1, area);
+    const read = new Uint8Array(XSAVE_AREA.size);
+    expect(port.readXsaveArea(1, read)).toBe(XSAVE_AREA.size);
+    expect(read[XSAVE_AREA.offset.ymmHigh + 5]).toBe(0x5a);
+    // The bit of SSE was not set.
+    expect(read[XSAVE_AREA.offset.xmm + 3]).toBe(0);
+    expect(read[XSAVE_AREA.offset.xstateBv]).toBe(XStateComponent.AVX);
+    port.readXsaveArea(0, read);
+    expect(read[XSAVE_AREA.offset.ymmHigh + 5]).toBe(0x5a); // beyond the area of VCPU 0, and so left alone
+    expect(read[XSAVE_AREA.offset.xstateBv]).toBe(0);
+    const cut = area.subarray(0, XSAVE_AREA.size - 1);
+    const bad = expect.objectContaining({ code: 'ERR_GLUE_BAD_XSAVE_AREA' });
+    expect(() => port.writeXsaveArea(1, cut)).toThrow(bad);
+    port.vcpu(1).set('xcr0', 3n);
+    expect(() => port.writeXsaveArea(1, area)).toThrow(bad);
   });
 });
 

@@ -12,6 +12,7 @@ import {
   type ShutdownReason,
   u32Index,
   type VcpuRecord,
+  XSAVE_AREA,
 } from '@introd/abi';
 import { GlueError } from '../error.js';
 import { checkInjectedEvent } from '../injected-event.js';
@@ -23,6 +24,7 @@ import {
   type RegisterGroup,
   type SwitchedExit,
 } from '../port.js';
+import { initXsaveState, readXsaveState, writeXsaveState } from '../xsave-state.js';
 import { SyntheticMemory } from './synthetic-memory.js';
 
 /** Options of {@link createSyntheticPort}. */
@@ -68,6 +70,7 @@ const ALL_CAPABILITIES: readonly Capability[] = [
 /** Exits that can wait at once: every VCPU and the guest record have one at most, so this is never full. */
 const QUEUE_SIZE = 256;
 
+const XCR0 = u32Index('xcr0');
 const KIND = u32Index('exitKind');
 const CAUSE = u32Index('exitCause');
 const ACCESS = u32Index('exitAccess');
@@ -111,6 +114,7 @@ export class SyntheticPort implements FullPort {
 
   readonly #memory: SyntheticMemory;
   readonly #records: VcpuRecord[] = [];
+  readonly #xsave: Uint8Array[] = [];
   readonly #queue = new Uint8Array(QUEUE_SIZE);
   #head = 0;
   #tail = 0;
@@ -129,6 +133,11 @@ export class SyntheticPort implements FullPort {
     this.#memory = new SyntheticMemory(this.memoryRegions);
     for (let index = 0; index <= this.vcpuCount; index++) this.#records.push(createVcpuRecord(index));
     this.guestRecord = this.#records[this.vcpuCount]!;
+    for (let index = 0; index < this.vcpuCount; index++) {
+      const state = new Uint8Array(XSAVE_AREA.size);
+      initXsaveState(state);
+      this.#xsave.push(state);
+    }
     this.#state = new Uint8Array(this.vcpuCount + 1);
     this.#lastReply = new Int8Array(this.vcpuCount + 1).fill(-1);
     this.#pendingInjection = new Uint8Array(this.vcpuCount);
@@ -278,6 +287,18 @@ export class SyntheticPort implements FullPort {
     this.#assertOpen();
     this.#assertVcpu(index);
     return this.msrs.get(msr);
+  }
+
+  readXsaveArea(index: number, target: Uint8Array): number {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+    return readXsaveState(this.#xsave[index]!, this.#records[index]!.u32[XCR0]!, target);
+  }
+
+  writeXsaveArea(index: number, source: Uint8Array): void {
+    this.#assertOpen();
+    this.#assertVcpu(index);
+    writeXsaveState(this.#xsave[index]!, this.#records[index]!.u32[XCR0]!, source);
   }
 
   get pauseCount(): number {

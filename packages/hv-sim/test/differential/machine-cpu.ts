@@ -1,4 +1,4 @@
-import { type Gpa, gpa, VCPU_RECORD, type VcpuRecord } from '@introd/abi';
+import { type Gpa, gpa, VCPU_RECORD, type VcpuRecord, XSAVE_AREA } from '@introd/abi';
 import { enterLongMode, Machine } from '../../src/index.js';
 import { VCPU_SIDE } from '../../src/vcpu-block.js';
 import {
@@ -62,12 +62,12 @@ export class MachineCpu {
   readonly #record: VcpuRecord = this.#machine.vcpu(0);
   readonly #xmm = new BigUint64Array(
     this.#record.buffer,
-    this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.xmm,
+    this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.xsave + XSAVE_AREA.offset.xmm,
     32,
   );
   readonly #mxcsr = new Uint32Array(
     this.#record.buffer,
-    this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.mxcsr,
+    this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.xsave + XSAVE_AREA.offset.mxcsr,
     1,
   );
   readonly #initial = initialMemory();

@@ -23,6 +23,12 @@ export const lifecycleCases: readonly ConformanceCase[] = [
         throws('ERR_GLUE_NO_SUCH_VCPU', () => port.vcpu(index), `vcpu(${index})`);
         throws('ERR_GLUE_NO_SUCH_VCPU', () => port.fetchRegisters(index, 1), `fetchRegisters(${index})`);
         throws('ERR_GLUE_NO_SUCH_VCPU', () => port.storeRegisters(index, 1), `storeRegisters(${index})`);
+        throws('ERR_GLUE_NO_SUCH_VCPU', () => port.readXsaveArea(index, new Uint8Array(1)), `readXsaveArea(${index})`);
+        throws(
+          'ERR_GLUE_NO_SUCH_VCPU',
+          () => port.writeXsaveArea(index, new Uint8Array(1)),
+          `writeXsaveArea(${index})`,
+        );
         if (supports(port, 'inject')) {
           throws('ERR_GLUE_NO_SUCH_VCPU', () => port.inject(index, 13, 0, 0n), `inject(${index})`);
         }

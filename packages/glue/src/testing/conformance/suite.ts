@@ -7,6 +7,7 @@ import { memoryCases } from './memory-cases.js';
 import { replyCases } from './reply-cases.js';
 import { ConformanceSession, type ConformanceTarget, check } from './session.js';
 import { switchedExitCases } from './switched-exit-cases.js';
+import { vectorCases } from './vector-cases.js';
 import { violationCases } from './violation-cases.js';
 
 /** Every case, in the order in which the suite runs them. */
@@ -16,6 +17,7 @@ export const conformanceCases: readonly ConformanceCase[] = [
   ...replyCases,
   ...switchedExitCases,
   ...guestCases,
+  ...vectorCases,
   ...lifecycleCases,
 ];
 
