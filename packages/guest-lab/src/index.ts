@@ -10,4 +10,4 @@ export {
   type LabTruth,
 } from './guest.js';
 export { labMemory } from './layout.js';
-export { type LabScenario, type ScenarioTarget, type SelfMapForm, scenarioId } from './scenario.js';
+export { type HookedThing, type LabScenario, type ScenarioTarget, type SelfMapForm, scenarioId } from './scenario.js';

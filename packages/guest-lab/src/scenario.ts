@@ -11,7 +11,28 @@ export type LabScenario =
   /** Kernel code sets U/S in the self-map entry, then ring-3 code reads a page table through it. */
   | { readonly name: 'self-map'; readonly form: SelfMapForm; readonly target: ScenarioTarget }
   /** Kernel code writes other entries of the page, the accessed bit of the entry, and the same value again. */
-  | { readonly name: 'self-map-benign'; readonly target: ScenarioTarget };
+  | { readonly name: 'self-map-benign'; readonly target: ScenarioTarget }
+  /** Kernel code attacks what {@link HookedThing} says, or, as its twin, touches it and changes nothing that matters. */
+  | { readonly name: HookedThing | `${HookedThing}-benign`; readonly target: ScenarioTarget };
+
+/**
+ * What kernel code attacks besides the self-map entry. Each attack prints `lab: effect 1` when the guest saw it take effect, and puts back what was there.
+ * - `syscall-entry`: LSTAR gets another value.
+ * - `smep`: CR4.SMEP is cleared.
+ * - `interrupt-table`: IDTR gets another base.
+ * - `remap`: the page-table entry of `LabGuardedPage` gets another frame.
+ * - `overwrite`: REP MOVSB runs over the guarded bytes in the middle of `LabGuardedPage`.
+ * - `push`: PUSH reads `LabSecretPage`, and its stack is the guarded bytes.
+ * - `function-patch`: the first bytes of the function `LabPatchTarget` are read, printed and replaced.
+ */
+export type HookedThing =
+  | 'syscall-entry'
+  | 'smep'
+  | 'interrupt-table'
+  | 'remap'
+  | 'overwrite'
+  | 'push'
+  | 'function-patch';
 
 /** Name of a scenario on the debug port, e.g. `self-map/bts/system`. */
 export function scenarioId(scenario: LabScenario): string {

@@ -2,6 +2,9 @@ import { type Gva, gva } from '@introd/abi';
 import { Assembler } from '@introd/x86/encoder';
 import { LabError } from '../error.js';
 import { driverCode } from './attacks/driver.js';
+import { functionPatchCode } from './attacks/function-patch.js';
+import { hookedMemoryCode } from './attacks/hooked-memory.js';
+import { hookedRegistersCode } from './attacks/hooked-registers.js';
 import { pageMappingCode, pageTableSymbols } from './attacks/page-mapping.js';
 import { ring3Stub } from './attacks/ring3-stub.js';
 import { selfMapCode } from './attacks/self-map.js';
@@ -60,6 +63,9 @@ export function assembleKernel(plan: KernelPlan): KernelCode {
     .assemble(driverCode)
     .assemble(selfMapCode)
     .assemble(selfMapBenignCode(plan.selfMapIndex))
+    .assemble(hookedRegistersCode)
+    .assemble(hookedMemoryCode)
+    .assemble(functionPatchCode)
     .assemble(`align 16\n${ring3Stub('LabSystemStub')}`)
     .section('data', plan.data.va, { pad: 0 })
     .assemble(kernelData(plan));

@@ -2,6 +2,8 @@
  * LABDATA: the writable data of the lab kernel, the mailbox first.
  */
 import { scenarioTable, scenarioTexts } from './attacks/driver.js';
+import { hookedMemoryData } from './attacks/hooked-memory.js';
+import { hookedRegistersData } from './attacks/hooked-registers.js';
 import { SparePage } from './attacks/page-mapping.js';
 import { selfMapFormTable } from './attacks/self-map.js';
 import { bootTexts, processorEntries, processorTables } from './boot.js';
@@ -21,6 +23,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   TextTrapAddress: 'lab: trap address ',
   TextBugCheck: 'lab: bugcheck ',
   TextValue: 'lab: value ',
+  TextEffect: 'lab: effect ',
   TextBenignOk: 'lab: benign ok',
   TextBenignLost: 'lab: benign lost ',
 };
@@ -52,5 +55,7 @@ ${Object.entries(TEXTS)
   .map(([label, text]) => `${label}: db "${text}", 0`)
   .join('\n')}
 ${scenarioTexts()}
+${hookedRegistersData}
+${hookedMemoryData}
 `;
 }

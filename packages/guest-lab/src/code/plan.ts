@@ -139,6 +139,20 @@ export const ScenarioCode = {
   'self-map/bts': 4,
   'self-map/lock-cmpxchg': 5,
   'self-map-benign': 6,
+  'syscall-entry': 7,
+  'syscall-entry-benign': 8,
+  smep: 9,
+  'smep-benign': 10,
+  'interrupt-table': 11,
+  'interrupt-table-benign': 12,
+  remap: 13,
+  'remap-benign': 14,
+  overwrite: 15,
+  'overwrite-benign': 16,
+  push: 17,
+  'push-benign': 18,
+  'function-patch': 19,
+  'function-patch-benign': 20,
 } as const;
 /** Name of a scenario: what the debug lines `lab: run` and `lab: done` carry, followed by `/system` or `/ordinary`. */
 export type ScenarioName = keyof typeof ScenarioCode;

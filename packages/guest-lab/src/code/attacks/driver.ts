@@ -3,13 +3,11 @@
  * there. Attacks on an ordinary process run in its own address space: one of its threads asks the driver for service all
  * the time, and the driver, vulnerable as it is, then runs the attack for it.
  */
-import { MAILBOX, ScenarioCode } from '../plan.js';
+import { MAILBOX, ScenarioCode, type ScenarioName } from '../plan.js';
 import { SparePage } from './page-mapping.js';
 
 /** Scenarios in the order of their numbers, which begin with 1. */
-const SCENARIOS = Object.keys(ScenarioCode).toSorted(
-  (a, b) => ScenarioCode[a as keyof typeof ScenarioCode] - ScenarioCode[b as keyof typeof ScenarioCode],
-);
+const SCENARIOS = (Object.keys(ScenarioCode) as ScenarioName[]).toSorted((a, b) => ScenarioCode[a] - ScenarioCode[b]);
 const TARGETS = ['system', 'ordinary'] as const;
 
 /** No-execute bit of a page-table entry. */
@@ -39,10 +37,32 @@ export function scenarioTexts(): string {
   return texts.join('\n');
 }
 
+/** Routine of each scenario. */
+const ROUTINES: Readonly<Record<ScenarioName, string>> = {
+  'self-map/mov': 'LabSelfMapAttack',
+  'self-map/or': 'LabSelfMapAttack',
+  'self-map/xchg': 'LabSelfMapAttack',
+  'self-map/bts': 'LabSelfMapAttack',
+  'self-map/lock-cmpxchg': 'LabSelfMapAttack',
+  'self-map-benign': 'LabSelfMapBenign',
+  'syscall-entry': 'LabSyscallEntryAttack',
+  'syscall-entry-benign': 'LabSyscallEntryBenign',
+  smep: 'LabSmepAttack',
+  'smep-benign': 'LabSmepBenign',
+  'interrupt-table': 'LabInterruptTableAttack',
+  'interrupt-table-benign': 'LabInterruptTableBenign',
+  remap: 'LabRemapAttack',
+  'remap-benign': 'LabRemapBenign',
+  overwrite: 'LabOverwriteAttack',
+  'overwrite-benign': 'LabOverwriteBenign',
+  push: 'LabPushAttack',
+  'push-benign': 'LabPushBenign',
+  'function-patch': 'LabFunctionPatchAttack',
+  'function-patch-benign': 'LabFunctionPatchBenign',
+};
+
 /** Routines of the scenarios by number, for LABDATA. */
-export const scenarioTable = `LabScenarioTable: dq ${SCENARIOS.map((name) =>
-  name === 'self-map-benign' ? 'LabSelfMapBenign' : 'LabSelfMapAttack',
-).join(', ')}`;
+export const scenarioTable = `LabScenarioTable: dq ${SCENARIOS.map((name) => ROUTINES[name]).join(', ')}`;
 
 /** Code of the driver. */
 export const driverCode = `

@@ -6,6 +6,12 @@ import type { KernelPlan } from '../plan.js';
 
 /** Use of the plan's spare pages, by number. Page tables are taken from `TABLES` on. */
 export const SparePage = {
+  /** Copy of the IDT that `interrupt-table` loads. */
+  ROGUE_IDT: 0,
+  /** Frame that `remap` puts in place of the guarded one. */
+  REMAPPED: 1,
+  /** What `overwrite` puts back. */
+  SAVED: 2,
   /** Code of the ring-3 stub in System. */
   STUB_CODE: 3,
   /** Stack of the stub. */
@@ -52,7 +58,7 @@ const LEVELS: readonly (readonly [base: string, shift: number])[] = [
 ];
 
 /** R8 = address of the entry of a level that translates RCX. */
-function entryAddress(base: string, shift: number): string {
+export function entryAddress(base: string, shift: number): string {
   return `
     mov rax, rcx
     shl rax, 16
