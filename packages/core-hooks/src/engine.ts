@@ -27,6 +27,7 @@ import { CrHooks } from './register-hooks/cr-hooks.js';
 import { TickHooks } from './register-hooks/tick-hooks.js';
 import { GuestMemory } from './translation/guest-memory.js';
 import { PageCache } from './translation/page-cache.js';
+import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } from './translation/paging-mode.js';
 import { Translator } from './translation/translator.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
@@ -156,13 +157,28 @@ export class Engine {
     this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), crHooks, tickHooks, counters);
   }
 
-  /** What is known about the guest's operating system; set by the layer that finds out. */
+  /**
+   * What is known about the guest's operating system; set by the layer that finds out.
+   * @throws CoreHooksError ERR_CORE_HOOKS_PAGING_MODE when it is set to something with a mode that there is not
+   */
   get addressSpaces(): AddressSpaces {
     return this.#context.addressSpaces;
   }
 
   set addressSpaces(value: AddressSpaces) {
     this.#context.addressSpaces = value;
+    if (value.pagingMode !== undefined) {
+      this.translator.guestPaging = pagingOf(value.pagingMode);
+    }
+  }
+
+  /**
+   * How a VCPU translates addresses, by its record.
+   * @param vcpu default: none in particular. Then it is the mode of the guest's operating system, which {@link translator} and
+   *   {@link memory} go by: what {@link addressSpaces} says, else that of the last exit's VCPU which had paging on (4-level before the first).
+   */
+  pagingMode(vcpu?: VcpuRecord): PagingMode {
+    return PAGING_MODES[vcpu === undefined ? this.translator.guestPaging : pagingOfRegisters(vcpu.u32)]!;
   }
 
   /** Guest time of the last exit in microseconds. */
@@ -218,6 +234,7 @@ export class Engine {
     }
     let verdict = this.#fallback;
     try {
+      this.#choosePaging(record, index);
       verdict = this.#dispatcher.dispatch(record, index, this.#time);
     } catch (cause) {
       this.#report('handler', 'handling an exit failed', cause);
@@ -249,6 +266,24 @@ export class Engine {
     this.translator.clear();
     this.#pages.clear();
     this.port.close();
+  }
+
+  /** Sets the paging modes that translations go by during this exit. */
+  #choosePaging(record: VcpuRecord, index: number): void {
+    const { translator } = this;
+    const told = this.#context.addressSpaces.pagingMode;
+    if (told !== undefined) {
+      translator.guestPaging = pagingOf(told);
+    }
+    if (index === this.port.vcpuCount) {
+      translator.vcpuPaging = translator.guestPaging;
+      return;
+    }
+    const paging = pagingOfRegisters(record.u32);
+    translator.vcpuPaging = paging;
+    if (told === undefined && paging !== Paging.NONE) {
+      translator.guestPaging = paging;
+    }
   }
 
   #runStages(record: VcpuRecord): void {

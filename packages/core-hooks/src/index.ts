@@ -19,6 +19,7 @@ export { PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hoo
 export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './register-hooks/cr-hooks.js';
 export { type TickEvent, type TickHook, TickHooks } from './register-hooks/tick-hooks.js';
 export { GuestMemory, type ReadResult } from './translation/guest-memory.js';
+export type { PagingMode } from './translation/paging-mode.js';
 export {
   type Translation,
   type TranslationStatus,

@@ -106,7 +106,7 @@ export class GuestMemory {
       const sum = vaLow + done;
       const low = sum >>> 0;
       const high = (vaHigh + Math.floor(sum / 0x1_0000_0000)) >>> 0;
-      let status = translator.walk(cr3Low, cr3High, low, high);
+      let status = translator.walk(cr3Low, cr3High, low, high, translator.guestPaging);
       if (status === Walk.OK) {
         const offset = low & (PAGE - 1);
         const page = this.#pages.get(Math.floor(translator.gpa / PAGE));

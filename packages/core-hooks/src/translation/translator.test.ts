@@ -1,107 +1,242 @@
-import { type Cr3, type Gfn, type Gpa, type Gva, gpaOf } from '@introd/abi';
+import { Access, type Cr3, ExitCause, type Gfn, type Gpa, type Gva, gpaOf } from '@introd/abi';
 import { SyntheticPort } from '@introd/glue/testing';
 import fc from 'fast-check';
 import { describe, expect, inject, it } from 'vitest';
-import { CODE, kernel, PML4 } from '../../test/guest-layout.js';
+import { CODE, DATA, kernel, PML4 } from '../../test/guest-layout.js';
 import { SyntheticGuest } from '../../test/synthetic-guest.js';
-import { Engine, type Translation } from '../index.js';
+import { Engine, type PagingMode, type Translation } from '../index.js';
 
 const scale = inject('scale');
 
-/** A second walker, as plain as SDM vol. 3A, 4.5 can be written: recursion over 64-bit integers. */
-function naive(
-  read: (gpa: bigint) => bigint | undefined,
-  table: bigint,
-  va: bigint,
-  level: number,
-  trace: { gpa: number; entry: bigint }[],
-): { status: string; gpa: bigint; pageSize: bigint } {
-  const shift = 12n + 9n * BigInt(level - 1);
-  const at = table + ((va >> shift) % 512n) * 8n;
-  const entry = read(at);
-  if (entry === undefined) {
-    return { status: 'no-memory', gpa: 0n, pageSize: 0n };
-  }
-  trace.push({ gpa: Number(at), entry });
-  if (entry % 2n === 0n) {
-    return { status: level === 1 ? 'not-present' : 'no-mapping', gpa: 0n, pageSize: level === 1 ? 4096n : 0n };
-  }
-  const address = (entry % (1n << 52n)) & ~0xfffn;
-  const large = (entry & 0x80n) !== 0n && (level === 2 || level === 3);
-  if (level === 1 || large) {
-    const pageSize = 1n << shift;
-    return { status: 'ok', gpa: address - (address % pageSize) + (va % pageSize), pageSize };
-  }
-  return naive(read, address, va, level - 1, trace);
+type Mode = Exclude<PagingMode, 'none'>;
+type Read = (gpa: bigint, size: number) => bigint | undefined;
+
+/** What the manual's drawings show: for each level the bits of the address, and the page that PS makes there. */
+const SHAPES: Record<Mode, { entry: number; levels: { low: number; high: number; page?: bigint }[] }> = {
+  '32-bit': {
+    entry: 4,
+    levels: [
+      { low: 22, high: 31, page: 0x40_0000n },
+      { low: 12, high: 21 },
+    ],
+  },
+  pae: {
+    entry: 8,
+    levels: [
+      { low: 30, high: 31 },
+      { low: 21, high: 29, page: 0x20_0000n },
+      { low: 12, high: 20 },
+    ],
+  },
+  '4-level': {
+    entry: 8,
+    levels: [
+      { low: 39, high: 47 },
+      { low: 30, high: 38, page: 0x4000_0000n },
+      { low: 21, high: 29, page: 0x20_0000n },
+      { low: 12, high: 20 },
+    ],
+  },
+  '5-level': {
+    entry: 8,
+    levels: [
+      { low: 48, high: 56 },
+      { low: 39, high: 47 },
+      { low: 30, high: 38, page: 0x4000_0000n },
+      { low: 21, high: 29, page: 0x20_0000n },
+      { low: 12, high: 20 },
+    ],
+  },
+};
+
+/** Bits `low` to `high` of a number, in their place. */
+function bits(value: bigint, low: number, high: number): bigint {
+  return value & ((1n << BigInt(high + 1)) - (1n << BigInt(low)));
 }
 
+/** A second walker, as plain as SDM vol. 3A, 4.3 to 4.5 can be written, over 64-bit integers. */
+function naive(read: Read, mode: Mode, cr3: bigint, va: bigint): Translation {
+  const { entry: size, levels } = SHAPES[mode];
+  let table = mode === 'pae' ? bits(cr3, 5, 31) : bits(cr3, 12, mode === '32-bit' ? 31 : 51);
+  const trace: { gpa: Gpa; entry: bigint }[] = [];
+  const result = (status: Translation['status'], gpa: bigint, pageSize: bigint): Translation => {
+    const flagged = (mode === 'pae' ? trace.slice(1) : trace).filter(({ entry }) => entry % 2n === 1n);
+    return {
+      status,
+      gpa: Number(gpa) as Gpa,
+      pageSize: Number(pageSize),
+      leaf: status === 'no-memory' ? 0n : trace.at(-1)!.entry,
+      user: flagged.every(({ entry }) => bits(entry, 2, 2) !== 0n),
+      writable: flagged.every(({ entry }) => bits(entry, 1, 1) !== 0n),
+      executable: flagged.every(({ entry }) => bits(entry, 63, 63) === 0n),
+      trace,
+    };
+  };
+  for (const [number, { low, high, page }] of levels.entries()) {
+    const at = table + (bits(va, low, high) >> BigInt(low)) * BigInt(size);
+    const entry = read(at, size);
+    if (entry === undefined) {
+      return result('no-memory', 0n, 0n);
+    }
+    trace.push({ gpa: Number(at) as Gpa, entry });
+    const last = number === levels.length - 1;
+    if (entry % 2n === 0n) {
+      return result(last ? 'not-present' : 'no-mapping', 0n, last ? 4096n : 0n);
+    }
+    if (page !== undefined && bits(entry, 7, 7) !== 0n) {
+      let frame = bits(entry, 12, 51);
+      if (mode === '32-bit') {
+        frame = bits(entry, 22, 31) + (bits(entry, 13, 20) << 19n);
+      }
+      return result('ok', frame - (frame % page) + (va % page), page);
+    }
+    if (last) {
+      return result('ok', bits(entry, 12, 51) + (va % 4096n), 4096n);
+    }
+    table = bits(entry, 12, 51);
+  }
+  throw new Error('a walk ends at its last level');
+}
+
+/** Few frames and few indexes, so that random walks meet what random writes left. */
+const FRAMES = 16;
+
+/** An entry that leads to one of the frames, now and then out of memory or to a large page; every flag at random. */
+const anyEntry = fc
+  .tuple(fc.nat(FRAMES + 1), fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.nat(9))
+  .map(([frame, noise, kind]) => {
+    const flags = (noise & 0xfff0_0000_0000_0f7fn) | (kind === 0 ? 0n : 1n) | (kind === 1 ? 0x80n : 0n);
+    const far = kind === 2 ? noise & 0x000f_ffff_0000_0000n : 0n;
+    return flags | far | (BigInt(frame) << 12n) | (kind === 1 ? noise & 0x3fff_e000n : 0n);
+  });
+
 describe('Translator', () => {
-  it('agrees with a second, naive walker over random tables', () => {
-    const port = new SyntheticPort({ memory: [{ start: 0 as Gpa, size: 16 * 4096 }] });
-    const engine = new Engine(port);
-    const view = new DataView(new ArrayBuffer(8));
-    const read = (gpa: bigint): bigint | undefined => engine.memory.read64(Number(gpa) as Gpa);
-    // Entries that lead to the 16 tables at hand, or out of memory; with every flag at random.
-    const entry = fc
-      .tuple(
-        fc.integer({ min: 0, max: 17 }),
-        fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
-        fc.integer({ min: 0, max: 9 }),
-      )
-      .map(([frame, noise, kind]) => {
-        const flags = (noise & 0xfff0_0000_0000_0f7fn) | (kind === 0 ? 0n : 1n) | (kind === 1 ? 0x80n : 0n);
-        const far = kind === 2 ? noise & 0x000f_ffff_0000_0000n : 0n;
-        return flags | far | (BigInt(frame) << 12n) | (kind === 1 ? noise & 0x3fff_e000n : 0n);
-      });
-    const seen = new Set<string>();
-    fc.assert(
-      fc.property(
-        fc.array(fc.tuple(fc.integer({ min: 0, max: 15 }), fc.integer({ min: 0, max: 3 }), entry), { maxLength: 64 }),
-        fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 4, maxLength: 4 }),
-        fc.integer({ min: 0, max: 4095 }),
-        fc.integer({ min: 0, max: 15 }),
-        fc.bigInt({ min: 0n, max: 0xfffn }),
-        (writes, indexes, offset, root, low) => {
-          // Only four indexes are used, so that walks meet what was written.
-          const index = [0, 1, 255, 511];
-          for (const [frame, at, value] of writes) {
-            view.setBigUint64(0, value, true);
-            port.writePhysical((gpaOf(frame as Gfn) + index[at]! * 8) as Gpa, new Uint8Array(view.buffer));
-          }
-          let va = BigInt(offset);
-          for (const [level, choice] of indexes.entries()) {
-            va |= BigInt(index[choice]!) << (12n + 9n * BigInt(level));
-          }
-          va = BigInt.asUintN(64, BigInt.asIntN(48, va));
-          const cr3 = ((BigInt(root) << 12n) | low | (1n << 63n)) as Cr3;
-          const trace: { gpa: number; entry: bigint }[] = [];
-          const expected = naive(read, BigInt(root) << 12n, va, 4, trace);
-          const actual = engine.translator.translate(cr3, va as Gva);
-          const present = trace.filter((one) => one.entry % 2n === 1n);
-          const translation: Translation = {
-            status: expected.status as Translation['status'],
-            gpa: Number(expected.gpa) as Gpa,
-            pageSize: Number(expected.pageSize),
-            leaf: expected.status === 'no-memory' ? 0n : trace.at(-1)!.entry,
-            user: present.every((one) => (one.entry & 4n) !== 0n),
-            writable: present.every((one) => (one.entry & 2n) !== 0n),
-            executable: present.every((one) => one.entry >> 63n === 0n),
-            trace: trace as unknown as Translation['trace'],
-          };
-          expect(actual).toEqual(translation);
-          seen.add(`${actual.status} ${actual.pageSize}`);
-        },
-      ),
-      { numRuns: 3000 * scale, seed: 11 },
-    );
-    expect([...seen].toSorted()).toEqual([
-      'no-mapping 0',
-      'no-memory 0',
-      'not-present 4096',
-      'ok 1073741824',
-      'ok 2097152',
-      'ok 4096',
-    ]);
+  const seen: Record<Mode, string[]> = {
+    '32-bit': ['no-mapping 0', 'no-memory 0', 'not-present 4096', 'ok 4096', 'ok 4194304'],
+    pae: ['no-mapping 0', 'no-memory 0', 'not-present 4096', 'ok 2097152', 'ok 4096'],
+    '4-level': ['no-mapping 0', 'no-memory 0', 'not-present 4096', 'ok 1073741824', 'ok 2097152', 'ok 4096'],
+    '5-level': ['no-mapping 0', 'no-memory 0', 'not-present 4096', 'ok 1073741824', 'ok 2097152', 'ok 4096'],
+  };
+  for (const mode of Object.keys(SHAPES) as Mode[]) {
+    it(`agrees with a second, naive walker over random tables: ${mode} [P1.1] [P1.2] [P1.3] [P1.4] [P1.5] [P1.6] [P1.7] [P1.10]`, () => {
+      const port = new SyntheticPort({ memory: [{ start: 0 as Gpa, size: FRAMES * 4096 }] });
+      const engine = new Engine(port);
+      const view = new DataView(new ArrayBuffer(8));
+      const { entry: entrySize, levels } = SHAPES[mode];
+      const read: Read = (gpa, size) => {
+        const bytes = new Uint8Array(8);
+        return engine.memory.readPhysical(Number(gpa) as Gpa, bytes.subarray(0, size))
+          ? new DataView(bytes.buffer).getBigUint64(0, true)
+          : undefined;
+      };
+      const met = new Set<string>();
+      const choices = [0, 1, 255, 511];
+      fc.assert(
+        fc.property(
+          fc.array(fc.tuple(fc.nat(FRAMES - 1), fc.nat(3), fc.nat(127), anyEntry), { maxLength: 64 }),
+          fc.array(fc.nat(3), { minLength: 5, maxLength: 5 }),
+          fc.nat(4095),
+          fc.nat(FRAMES - 1),
+          fc.nat(127),
+          fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+          (writes, indexes, offset, root, at, noise) => {
+            for (const [frame, index, chunk, value] of writes) {
+              // Half of the writes go to what may be a root of 32 bytes.
+              const place = chunk % 2 === 0 ? choices[index]! * entrySize : chunk * 32 + index * 8;
+              view.setBigUint64(0, value, true);
+              port.writePhysical((gpaOf(frame as Gfn) + place) as Gpa, new Uint8Array(view.buffer, 0, entrySize));
+            }
+            let va = BigInt(offset);
+            for (const [number, { low, high }] of levels.entries()) {
+              va |= bits(BigInt(choices[indexes[number]!]!) << BigInt(low), low, high);
+            }
+            if (entrySize === 8 && mode !== 'pae') {
+              va = BigInt.asUintN(64, BigInt.asIntN(mode === '4-level' ? 48 : 57, va));
+            }
+            // PCID and bit 63 do not count; without long mode, nothing above bit 31 does.
+            const ignored = mode === 'pae' || mode === '32-bit' ? noise & ~0xffff_ffffn : 1n << 63n;
+            const low = mode === 'pae' ? (BigInt(at) << 5n) | (noise & 0x1fn) : noise & 0xfffn;
+            const cr3 = ((BigInt(root) << 12n) | low | ignored) as Cr3;
+            const actual = engine.translator.translate(cr3, va as Gva, mode);
+            expect(actual).toEqual(naive(read, mode, cr3, va));
+            expect(engine.translator.translate(cr3, va as Gva, mode)).toEqual(actual);
+            met.add(`${actual.status} ${actual.pageSize}`);
+          },
+        ),
+        { numRuns: 1500 * scale, seed: 11 },
+      );
+      expect([...met].toSorted()).toEqual(seen[mode]);
+    });
+  }
+
+  it('finds a large page above 4 GiB by PSE-36 [P1.1]', () => {
+    const port = new SyntheticPort();
+    const { translator } = new Engine(port);
+    // Bits 13 to 20 are address bits 32 to 39; bit 12 is PAT.
+    put(port, 0x1000 + 4 * 3, (0x12 << 13) | (0x1400_0000 | 0x1083), 4);
+    expect(translator.translate(0x1000n as Cr3, 0xc0_1234n as Gva, '32-bit')).toMatchObject({
+      status: 'ok',
+      gpa: 0x12_1400_1234,
+      pageSize: 0x40_0000,
+      executable: true,
+    });
+  });
+
+  it('leaves addresses alone without paging, unless a mode is forced [P1.8] [P1.9]', () => {
+    const guest = new SyntheticGuest();
+    const { translator } = guest.engine;
+    expect(translator.translate(PML4n, 0x1_2345n as Gva, 'none')).toEqual({
+      status: 'ok',
+      gpa: 0x1_2345,
+      pageSize: 0,
+      leaf: 0n,
+      user: true,
+      writable: true,
+      executable: true,
+      trace: [],
+    });
+    expect(translator.translate(PML4n, kernel(CODE), 'none').status).toBe('no-memory');
+    expect(translator.translate(PML4n, kernel(CODE), '4-level').gpa).toBe(CODE);
+    expect(() => translator.translate(PML4n, kernel(CODE), '6-level' as PagingMode)).toThrow('no paging mode 6-level');
+  });
+
+  it('goes by the mode of the VCPU for its exits, and by that of the system for memory [P1.8] [P1.9]', () => {
+    const guest = new SyntheticGuest();
+    const { engine, vcpu } = guest;
+    const texts: unknown[] = [];
+    // mov [rbx], eax: without long mode the same as mov [ebx], eax
+    guest.code('89 03');
+    engine.hooks.page.set({
+      gpa: DATA as Gpa,
+      length: 8,
+      access: Access.WRITE,
+      callback: (event) =>
+        texts.push(engine.pagingMode(event.vcpu), engine.pagingMode(), engine.memory.readU8(PML4n, kernel(CODE))),
+    });
+    guest.vcpu.set('rbx', kernel(DATA));
+    guest.settle(DATA);
+    expect(texts).toEqual(['4-level', '4-level', 0x89]);
+    texts.length = 0;
+    vcpu.set('cr4', 0x1020n);
+    guest.violate(DATA, Access.WRITE, ExitCause.EVENT_DELIVERY);
+    expect(texts).toEqual(['5-level', '5-level', undefined]);
+    vcpu.set('efer', 0n);
+    vcpu.set('cr0', 0x11n);
+    engine.addressSpaces = { ...engine.addressSpaces, pagingMode: '4-level' };
+    texts.length = 0;
+    guest.violate(DATA, Access.WRITE, ExitCause.EVENT_DELIVERY);
+    expect(texts).toEqual(['none', '4-level', 0x89]);
+    vcpu.set('cr0', 0x8000_0011n);
+    expect(engine.pagingMode(vcpu)).toBe('pae');
+    vcpu.set('cr4', 0n);
+    expect(engine.pagingMode(vcpu)).toBe('32-bit');
+  });
+
+  it('resolves a self-map address to its own entry [P1.13]', () => {
+    const guest = new SyntheticGuest();
+    guest.put64(PML4 + 0x1ed * 8, BigInt(PML4) | 3n);
+    const self = BigInt.asUintN(64, BigInt.asIntN(48, (0x1edn * 0x0080_4020_1000n) | (0x1edn << 3n))) as Gva;
+    expect(guest.engine.translator.translate(PML4n, self).gpa).toBe(PML4 + 0x1ed * 8);
   });
 });
 
@@ -196,3 +331,10 @@ describe('GuestMemory', () => {
 });
 
 const PML4n = BigInt(PML4) as Cr3;
+
+/** Writes a little-endian number. */
+function put(port: SyntheticPort, gpa: number, value: number, size: number): void {
+  const bytes = Buffer.alloc(size);
+  bytes.writeUIntLE(value, 0, size);
+  port.writePhysical(gpa as Gpa, bytes);
+}

@@ -1,5 +1,17 @@
 import type { Cr3, Gpa, Gva } from '@introd/abi';
 import type { PageCache } from './page-cache.js';
+import {
+  entrySizeOf,
+  indexAt,
+  isLeaf,
+  leafAddress,
+  PAGING_LEVELS,
+  Paging,
+  type PagingMode,
+  pagingOf,
+  rootAddress,
+  tableAddress,
+} from './paging-mode.js';
 
 /**
  * Outcome of a page walk. `not-present`: every table is there and the last entry has P clear. `no-mapping`: an entry
@@ -28,58 +40,43 @@ export interface Translation {
   readonly status: TranslationStatus;
   /** Physical address; 0 unless the status is `ok`. */
   readonly gpa: Gpa;
-  /** Size of the page in bytes: 4096, 2 MiB or 1 GiB; 0 when no leaf was reached. */
+  /** Size of the page in bytes: 4096, 2 MiB, 4 MiB or 1 GiB; 0 when no leaf was reached, and without paging. */
   readonly pageSize: number;
   /** The entry that the walk ended at, present or not; 0 when its table could not be read. */
   readonly leaf: bigint;
-  /** U/S set at every level read that was present. */
+  /** U/S set at every level read that was present. The entries of a PAE root have neither U/S nor R/W and do not count. */
   readonly user: boolean;
   /** R/W set at every level read that was present. */
   readonly writable: boolean;
-  /** XD clear at every level read that was present. */
+  /** XD clear at every level read that was present. Entries of 4 bytes have no XD. */
   readonly executable: boolean;
   /** The entries read, from the root down; an absent one is the last. */
   readonly trace: readonly WalkedEntry[];
 }
 
-/** One level of a paging mode: which bits of the address select the entry, and what a set PS bit means there. */
-interface PagingLevel {
-  /** Lowest bit of the 9-bit index. */
-  readonly shift: number;
-  /** Whether PS makes the entry a leaf (SDM vol. 3A, tables 4-16 and 4-18; the bit is reserved or PAT elsewhere). */
-  readonly large: boolean;
-  /** Whether every present entry is a leaf. */
-  readonly last: boolean;
-  /** Bytes that one entry covers. */
-  readonly size: number;
-}
-
-/** 4-level paging (SDM vol. 3A, 4.5). Other modes are other lists. */
-const FOUR_LEVEL: readonly PagingLevel[] = [
-  { shift: 39, large: false, last: false, size: 2 ** 39 },
-  { shift: 30, large: true, last: false, size: 2 ** 30 },
-  { shift: 21, large: true, last: false, size: 2 ** 21 },
-  { shift: 12, large: false, last: true, size: 2 ** 12 },
-];
-
 /** Most levels of any paging mode. */
 const MAX_LEVELS = 5;
 
+/** Bits 32..51 of an address, in the high half. */
+const FRAME_HIGH = 0x000f_ffff;
 const PRESENT = 1;
 const WRITABLE = 2;
 const USER = 4;
-const LARGE = 0x80;
 /** XD, bit 63, in the high half of an entry. */
 const EXECUTE_DISABLE = 0x8000_0000;
-/** Bits 32..51 of an address, in the high half. */
-const FRAME_HIGH = 0x000f_ffff;
 /** A read of both halves is repeated when the upper one changed in between; a guest that never lets it rest loses. */
 const MAX_TORN_READS = 4;
 
 /** Walks remembered, a power of two; each at the place that its address and root choose. */
 const SLOTS = 512;
-/** First key of a slot that holds no finished walk; a page number of the low half has 20 bits. */
+/** Slot of translations without tables, which are not remembered. */
+const UNTRANSLATED = SLOTS;
+/** First key of a slot that holds no finished walk; a page number of the low half has 20 bits, the mode above it 3. */
 const NO_WALK = 0xffff_ffff;
+/** Where the mode stands in the first key. */
+const MODE_SHIFT = 20;
+/** Lowest number whose high half no physical address has. */
+const BEYOND_PHYSICAL = 1 << 20;
 
 /**
  * Translates guest virtual addresses by walking the guest's tables in memory. A finished walk is remembered with the entries that
@@ -90,7 +87,18 @@ const NO_WALK = 0xffff_ffff;
  */
 export class Translator {
   readonly #pages: PageCache;
-  readonly #levels = FOUR_LEVEL;
+
+  /**
+   * Mode of walks that name none: that of the VCPU whose exit is handled, so paging may be off.
+   * @internal
+   */
+  vcpuPaging: Paging = Paging.LEVEL_4;
+  /**
+   * Mode of the guest's operating system: that of the last exit's VCPU which had paging on. What reads tables by a CR3 of its own
+   * choice goes by it, so that a VCPU without paging does not make the guest's memory another one.
+   * @internal
+   */
+  guestPaging: Paging = Paging.LEVEL_4;
 
   /** Physical address found by the last {@link walk} that returned OK; 0 after any other. */
   gpa = 0 as Gpa;
@@ -98,8 +106,9 @@ export class Translator {
   // Parallel arrays over the slots: four words of key, one physical page, and per level a table and the entry read in it.
   readonly #keys = new Uint32Array(SLOTS * 4).fill(NO_WALK);
   readonly #pageBases = new Float64Array(SLOTS);
-  readonly #pageSizes = new Uint32Array(SLOTS);
-  readonly #depths = new Uint8Array(SLOTS);
+  readonly #pageSizes = new Uint32Array(SLOTS + 1);
+  readonly #depths = new Uint8Array(SLOTS + 1);
+  readonly #pagings = new Uint8Array(SLOTS + 1);
   readonly #tables: (Uint32Array | undefined)[] = Array.from({ length: SLOTS * MAX_LEVELS });
   readonly #tableFrames = new Float64Array(SLOTS * MAX_LEVELS);
   /** Index of the entry's low word in its table. */
@@ -152,6 +161,16 @@ export class Translator {
     return this.#highs[this.#slot * MAX_LEVELS + level]!;
   }
 
+  /** Size in bytes of the entries that the last walk read. */
+  get entrySize(): 4 | 8 {
+    return entrySizeOf(this.#paging);
+  }
+
+  /** First level of the last walk whose entries have R/W, U/S, XD and an accessed bit: 1 under a PAE root, else 0. */
+  get firstFlagLevel(): 0 | 1 {
+    return this.#paging === Paging.PAE ? 1 : 0;
+  }
+
   /** AND of U/S over the present entries of the last walk. */
   get user(): boolean {
     return this.#everyPresent(USER);
@@ -164,7 +183,7 @@ export class Translator {
 
   /** Whether no present entry of the last walk had XD. */
   get executable(): boolean {
-    for (let level = 0; level < this.depth; level++) {
+    for (let level = this.firstFlagLevel; level < this.depth; level++) {
       if ((this.entryLow(level) & PRESENT) !== 0 && (this.entryHigh(level) & EXECUTE_DISABLE) !== 0) {
         return false;
       }
@@ -172,13 +191,18 @@ export class Translator {
     return true;
   }
 
-  /** Translates `va` under `cr3`. */
-  translate(cr3: Cr3, va: Gva): Translation {
+  /**
+   * Translates `va` under `cr3`.
+   * @param mode default: that of the guest's operating system (see {@link Engine.pagingMode})
+   * @throws CoreHooksError ERR_CORE_HOOKS_PAGING_MODE when there is no such mode
+   */
+  translate(cr3: Cr3, va: Gva, mode?: PagingMode): Translation {
     const status = this.walk(
       Number(BigInt.asUintN(32, cr3)),
       Number(BigInt.asUintN(32, cr3 >> 32n)),
       Number(BigInt.asUintN(32, va)),
       Number(BigInt.asUintN(32, va >> 32n)),
+      mode === undefined ? this.guestPaging : pagingOf(mode),
     );
     const trace: WalkedEntry[] = [];
     for (let level = 0; level < this.depth; level++) {
@@ -199,34 +223,58 @@ export class Translator {
     };
   }
 
-  /** The same on unsigned 32-bit halves, without allocating; the result is in the properties. */
-  walk(cr3Low: number, cr3High: number, vaLow: number, vaHigh: number): Walk {
-    const rootLow = cr3Low >>> 12;
+  /**
+   * The same on unsigned 32-bit halves, without allocating; the result is in the properties.
+   * @param paging default: the mode of the VCPU whose exit is handled, paging off included
+   */
+  walk(cr3Low: number, cr3High: number, vaLow: number, vaHigh: number, paging: Paging = this.vcpuPaging): Walk {
+    if (paging < Paging.LEVEL_4) {
+      return this.#walk32(paging, cr3Low, vaLow, vaHigh);
+    }
     // Bits 12..51 of CR3; PCID, PWT, PCD and the no-flush bit 63 do not count.
-    const rootHigh = cr3High & FRAME_HIGH;
+    return this.#walkRoot(paging, cr3Low & 0xffff_f000, cr3High & FRAME_HIGH, vaLow, vaHigh);
+  }
+
+  /** Modes in which linear addresses and CR3 have 32 bits. */
+  #walk32(paging: Paging, cr3Low: number, vaLow: number, vaHigh: number): Walk {
+    if (paging === Paging.NONE) {
+      this.#slot = UNTRANSLATED;
+      this.#depths[UNTRANSLATED] = 0;
+      this.#pageSizes[UNTRANSLATED] = 0;
+      this.#lostTable = vaHigh >= BEYOND_PHYSICAL;
+      this.gpa = (this.#lostTable ? 0 : vaLow + vaHigh * 0x1_0000_0000) as Gpa;
+      return this.#lostTable ? Walk.NO_MEMORY : Walk.OK;
+    }
+    return this.#walkRoot(paging, rootAddress(paging, cr3Low, 0) | 0, 0, vaLow, 0);
+  }
+
+  #walkRoot(paging: Paging, rootLow: number, rootHigh: number, vaLow: number, vaHigh: number): Walk {
     const vaPage = vaLow >>> 12;
-    const mixed = Math.imul(vaPage ^ (vaHigh << 12) ^ Math.imul(rootLow ^ (rootHigh << 20), 0x85eb_ca6b), 0x9e37_79b1);
+    const first = vaPage | (paging << MODE_SHIFT);
+    const second = rootLow >>> 5;
+    const mixed = Math.imul(vaPage ^ (vaHigh << 12) ^ Math.imul(second ^ (rootHigh << 20), 0x85eb_ca6b), 0x9e37_79b1);
     const slot = (mixed ^ (mixed >>> 15)) & (SLOTS - 1);
     this.#slot = slot;
     const keys = this.#keys;
     const key = slot * 4;
     if (
-      keys[key] === vaPage &&
+      keys[key] === first &&
       keys[key + 1] === vaHigh &&
-      keys[key + 2] === rootLow &&
+      keys[key + 2] === second &&
       keys[key + 3] === rootHigh &&
-      this.#stillHolds(slot)
+      (paging === Paging.BITS_32 ? this.#stillHolds32(slot) : this.#stillHolds(slot))
     ) {
       this.#lostTable = false;
       this.gpa = (this.#pageBases[slot]! + (vaLow & 0xfff)) as Gpa;
       return Walk.OK;
     }
     keys[key] = NO_WALK;
-    const status = this.#walkTables(slot, rootLow + rootHigh * 0x10_0000, vaLow, vaHigh);
+    this.#pagings[slot] = paging;
+    const status = this.#walkTables(slot, paging, (rootLow >>> 0) + rootHigh * 0x1_0000_0000, vaLow, vaHigh);
     if (status === Walk.OK) {
-      keys[key] = vaPage;
+      keys[key] = first;
       keys[key + 1] = vaHigh;
-      keys[key + 2] = rootLow;
+      keys[key + 2] = second;
       keys[key + 3] = rootHigh;
     }
     return status;
@@ -252,35 +300,50 @@ export class Translator {
     return true;
   }
 
-  #walkTables(slot: number, root: number, vaLow: number, vaHigh: number): Walk {
-    let frame = root;
+  /** The same for entries of 4 bytes. */
+  #stillHolds32(slot: number): boolean {
+    const first = slot * MAX_LEVELS;
+    const end = first + this.#depths[slot]!;
+    for (let at = first; at < end; at++) {
+      if (this.#tables[at]![this.#positions[at]!] !== this.#lows[at]) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  #walkTables(slot: number, paging: Paging, root: number, vaLow: number, vaHigh: number): Walk {
+    let table = root;
     this.gpa = 0 as Gpa;
     this.#pageSizes[slot] = 0;
     this.#depths[slot] = 0;
     this.#lostTable = false;
-    const levels = this.#levels;
+    const levels = PAGING_LEVELS[paging]!;
+    const wide = paging !== Paging.BITS_32;
     for (let depth = 0; depth < levels.length; depth++) {
-      const { shift, large, last, size } = levels[depth]!;
-      const index =
-        shift >= 32
-          ? (vaHigh >>> (shift - 32)) & 0x1ff
-          : (shift > 23 ? (vaLow >>> shift) | (vaHigh << (32 - shift)) : vaLow >>> shift) & 0x1ff;
+      const level = levels[depth]!;
+      const frame = Math.floor(table / 4096);
       const page = this.#pages.get(frame);
       if (page === undefined) {
         this.#lostTable = true;
         return Walk.NO_MEMORY;
       }
       const words = page.words;
-      const position = index * 2;
+      const index = indexAt(level, vaLow, vaHigh);
+      // The root of PAE paging does not begin at a page.
+      const position = ((table & 0xfff) >>> 2) + (wide ? index * 2 : index);
       let low = words[position]!;
-      let high = words[position + 1]!;
-      for (let attempt = 0; attempt < MAX_TORN_READS; attempt++) {
-        low = words[position]!;
-        const again = words[position + 1]!;
-        if (again === high) {
-          break;
+      let high = 0;
+      if (wide) {
+        high = words[position + 1]!;
+        for (let attempt = 0; attempt < MAX_TORN_READS; attempt++) {
+          low = words[position]!;
+          const again = words[position + 1]!;
+          if (again === high) {
+            break;
+          }
+          high = again;
         }
-        high = again;
       }
       const at = slot * MAX_LEVELS + depth;
       this.#tables[at] = words;
@@ -290,28 +353,30 @@ export class Translator {
       this.#highs[at] = high;
       this.#depths[slot] = depth + 1;
       if ((low & PRESENT) === 0) {
-        if (last) {
-          this.#pageSizes[slot] = size;
+        if (level.last) {
+          this.#pageSizes[slot] = level.size;
           return Walk.NOT_PRESENT;
         }
         return Walk.NO_MAPPING;
       }
-      if (last || (large && (low & LARGE) !== 0)) {
-        // Address bits below the page size come from the virtual address; those of the entry (PAT, reserved) do not count.
-        const offsetMask = size - 1;
-        this.#pageSizes[slot] = size;
-        const gpa = ((low & ~offsetMask) >>> 0) + (high & FRAME_HIGH) * 0x1_0000_0000 + (vaLow & offsetMask);
+      if (isLeaf(level, low)) {
+        this.#pageSizes[slot] = level.size;
+        const gpa = leafAddress(paging, level.size, low, high, vaLow);
         this.#pageBases[slot] = gpa - (vaLow & 0xfff);
         this.gpa = gpa as Gpa;
         return Walk.OK;
       }
-      frame = (low >>> 12) + (high & FRAME_HIGH) * 0x10_0000;
+      table = tableAddress(low, high);
     }
     return Walk.NO_MAPPING;
   }
 
+  get #paging(): Paging {
+    return this.#pagings[this.#slot] as Paging;
+  }
+
   #everyPresent(flag: number): boolean {
-    for (let level = 0; level < this.depth; level++) {
+    for (let level = this.firstFlagLevel; level < this.depth; level++) {
       const low = this.entryLow(level);
       if ((low & PRESENT) !== 0 && (low & flag) === 0) {
         return false;
