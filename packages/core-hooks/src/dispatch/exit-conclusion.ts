@@ -59,6 +59,7 @@ export class ExitConclusion {
             return Undecided.AGAIN;
           }
           counters.emulatedWrites++;
+          inquiry.tellCommitted();
           return Verdict.ALLOWED_VIRTUAL;
         }
         case Plan.FAULT:
@@ -77,8 +78,11 @@ export class ExitConclusion {
         return Verdict.ALLOWED_VIRTUAL;
       }
     }
-    if (verdict === Verdict.ALLOWED && !inquiry.emulationWanted) {
-      grants.begin(inquiry.index, cache.frame, cache.spillFrame, NO_FRAME, NO_FRAME);
+    if (verdict === Verdict.ALLOWED) {
+      if (!inquiry.emulationWanted) {
+        grants.begin(inquiry.index, cache.frame, cache.spillFrame, NO_FRAME, NO_FRAME);
+      }
+      inquiry.tellCommitted();
     }
     progress.noteVerdict(inquiry.vcpu, access, verdict);
     return verdict;

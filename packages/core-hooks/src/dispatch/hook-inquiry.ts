@@ -3,6 +3,7 @@ import { AccessList, accessedAddresses, type DecodedInstruction } from '@introd/
 import type { PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
+import { CommitList } from './commit-list.js';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
 import { mapsTheSame } from './page-table-entry.js';
@@ -32,6 +33,7 @@ export class HookInquiry {
   readonly #context: EptContext;
   readonly #list = new AccessList();
   readonly #event: AccessEvent;
+  readonly #commits: CommitList;
   /** Operand whose hooks are being called. */
   #operand = NO_OPERAND;
 
@@ -54,6 +56,7 @@ export class HookInquiry {
       oldBytes: (event) => this.#oldBytes(event),
       newBytes: (event) => this.#newBytes(event),
     });
+    this.#commits = new CommitList(context);
   }
 
   /** Turns to the exit of a VCPU. */
@@ -70,7 +73,13 @@ export class HookInquiry {
     this.emulationWanted = false;
     this.pageTableTouched = false;
     this.postponed = false;
+    this.#commits.clear();
     this.#context.plan.reset();
+  }
+
+  /** Tells the hooks that asked for it that what they let through is done, or will be with the reply. */
+  tellCommitted(): void {
+    this.#commits.tell(this.#event);
   }
 
   /** Makes a list of every address that the instruction at RIP touches. */
@@ -263,7 +272,10 @@ export class HookInquiry {
       this.#context.report('callback', 'the callback of a page hook threw', cause);
     }
     if (event.removeHook) {
-      hook.remove();
+      hook.removeChain();
+    }
+    if (hook.committed !== undefined) {
+      this.#commits.note(event);
     }
     if (event.verdict > this.verdict) {
       this.verdict = event.verdict;

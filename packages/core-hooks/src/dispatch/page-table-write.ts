@@ -25,6 +25,16 @@ export class PageTableWrite {
     return (BigInt(this.newHigh) << 32n) | BigInt(this.newLow);
   }
 
+  /** @internal */
+  copyFrom(other: PageTableWrite): void {
+    this.gpa = other.gpa;
+    this.oldLow = other.oldLow;
+    this.oldHigh = other.oldHigh;
+    this.newLow = other.newLow;
+    this.newHigh = other.newHigh;
+    this.replaced = other.replaced;
+  }
+
   /**
    * Makes the write commit another entry: all 8 bytes, in one step. Registers and flags become what the instruction
    * makes of the unreplaced value, so the guest's code does not notice before it reads the entry again.

@@ -19,8 +19,24 @@ export interface PageHookOptions {
   /**
    * The range holds page-table entries of 8 bytes. For write hooks: the callback learns old and new value of the entry
    * before the write happens, may replace it, and is not called when no bit that matters changes (see `PageTableWrite`).
+   * With `entrySize` 4 the entries are those of 32-bit paging.
    */
-  readonly pagingStructure?: boolean;
+  readonly pagingStructure?: boolean | { readonly entrySize: 4 | 8 };
+  /**
+   * For write hooks: called after the callbacks let a write through, before the VCPU goes on. A write that the engine carries out is in
+   * memory then; one that is left to the processor happens with the reply. What the event says of the write is what was decided about.
+   */
+  readonly committed?: ((event: AccessEvent) => void) | undefined;
+  /** What the hook is a part of; `removeHook` of an event removes that as a whole. */
+  readonly parent?: HookParent | undefined;
+}
+
+/** Something that consists of hooks: a hooked virtual address, a region. */
+export interface HookParent {
+  /** What it is a part of itself. */
+  readonly parent?: HookParent | undefined;
+  /** Removes it and every hook that it consists of. */
+  remove(): void;
 }
 
 /** A hook on a range of a physical page. */
@@ -31,6 +47,11 @@ export class PageHook {
   readonly callback: (event: AccessEvent) => void;
   readonly priority: 'high' | 'normal';
   readonly pagingStructure: boolean;
+  /** Size of the entries of a hook with `pagingStructure`. */
+  readonly entrySize: 4 | 8;
+  readonly committed: ((event: AccessEvent) => void) | undefined;
+  /** What the hook is a part of. */
+  readonly parent: HookParent | undefined;
   /** @internal First byte in the page. */
   readonly first: number;
   /** @internal First byte in the page behind the range. */
@@ -49,7 +70,11 @@ export class PageHook {
     this.access = options.access;
     this.callback = options.callback;
     this.priority = options.priority ?? 'normal';
-    this.pagingStructure = (options.pagingStructure ?? false) && options.access === Access.WRITE;
+    const pagingStructure = options.pagingStructure ?? false;
+    this.pagingStructure = pagingStructure !== false && options.access === Access.WRITE;
+    this.entrySize = typeof pagingStructure === 'object' ? pagingStructure.entrySize : 8;
+    this.committed = options.committed;
+    this.parent = options.parent;
     this.first = options.gpa & (PAGE_SIZE - 1);
     this.end = this.first + options.length;
     this.page = page;
@@ -60,6 +85,15 @@ export class PageHook {
   /** Whether it was removed; its callback is not called any more. */
   get removed(): boolean {
     return this.#removed;
+  }
+
+  /** Removes the outermost of what the hook is a part of; the hook itself when it stands alone. */
+  removeChain(): void {
+    let outermost: HookParent = this;
+    while (outermost.parent !== undefined) {
+      outermost = outermost.parent;
+    }
+    outermost.remove();
   }
 
   /**
