@@ -7,7 +7,7 @@ import {
   type VcpuRecord,
   Verdict,
 } from '@introd/abi';
-import { type FullPort, NO_EXIT } from '@introd/glue';
+import { type FullPort, type Ledger, NO_EXIT } from '@introd/glue';
 import { EngineCounters } from './counters.js';
 import { Dispatcher } from './dispatch/dispatch.js';
 import { EptDispatcher } from './dispatch/dispatch-ept.js';
@@ -42,6 +42,8 @@ export interface EngineOptions {
   readonly toctou?: boolean;
   /** The verdict when a callback throws or the engine itself fails. Default `allow`: the guest goes on. */
   readonly fallback?: 'allow' | 'block';
+  /** Where the calls of hooks are booked, by hook and by page: that of `accounting` of `@introd/glue`. Default: nowhere. */
+  readonly ledger?: Ledger;
 }
 
 /** Something to be done before each reply. */
@@ -150,6 +152,7 @@ export class Engine {
       grants,
       plan: new StorePlan(port, this.#pages, this.translator),
       counters,
+      ledger: options.ledger,
       fallback: this.#fallback,
       addressSpaces: everyAddressSpace,
       report: (kind, message, cause) => this.#report(kind, message, cause),

@@ -1,5 +1,5 @@
 import type { Verdict } from '@introd/abi';
-import type { FullPort } from '@introd/glue';
+import type { FullPort, Ledger } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import type { AddressSpaces } from '../guest-system/address-spaces.js';
@@ -22,6 +22,8 @@ export interface EptContext {
   readonly grants: Grants;
   readonly plan: StorePlan;
   readonly counters: EngineCounters;
+  /** Where calls of hooks are booked; undefined when nobody asks. */
+  readonly ledger: Ledger | undefined;
   readonly fallback: Verdict;
   addressSpaces: AddressSpaces;
   report(kind: EngineProblemKind, message: string, cause?: unknown): void;

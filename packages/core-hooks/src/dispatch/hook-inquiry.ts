@@ -3,6 +3,7 @@ import { AccessList, accessedAddresses, type DecodedInstruction } from '@introd/
 import type { PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
+import { callAccounted } from './accounted-call.js';
 import { CommitList } from './commit-list.js';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
@@ -266,7 +267,12 @@ export class HookInquiry {
     event.removeHook = false;
     this.#context.counters.hookCalls++;
     try {
-      hook.callback(event);
+      const { ledger } = this.#context;
+      if (ledger === undefined) {
+        hook.callback(event);
+      } else {
+        callAccounted(ledger, hook, event);
+      }
     } catch (cause) {
       event.verdict = this.#context.fallback;
       this.#context.report('callback', 'the callback of a page hook threw', cause);

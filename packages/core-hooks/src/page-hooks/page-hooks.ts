@@ -27,6 +27,8 @@ export interface PageHookOptions {
    * memory then; one that is left to the processor happens with the reply. What the event says of the write is what was decided about.
    */
   readonly committed?: ((event: AccessEvent) => void) | undefined;
+  /** What its calls are booked on when the engine has a ledger; by default access and address. */
+  readonly name?: string | undefined;
   /** What the hook is a part of; `removeHook` of an event removes that as a whole. */
   readonly parent?: HookParent | undefined;
 }
@@ -61,6 +63,7 @@ export class PageHook {
   /** @internal Writes that touch it are carried out by the engine wherever it can, so that they are done before the reply. */
   readonly emulateWrites: boolean;
   #removed = false;
+  readonly #name: string | undefined;
   readonly #owner: PageHooks;
 
   /** @internal */
@@ -74,12 +77,18 @@ export class PageHook {
     this.pagingStructure = pagingStructure !== false && options.access === Access.WRITE;
     this.entrySize = typeof pagingStructure === 'object' ? pagingStructure.entrySize : 8;
     this.committed = options.committed;
+    this.#name = options.name;
     this.parent = options.parent;
     this.first = options.gpa & (PAGE_SIZE - 1);
     this.end = this.first + options.length;
     this.page = page;
     this.emulateWrites = emulateWrites || this.pagingStructure;
     this.#owner = owner;
+  }
+
+  /** Name of its account. */
+  get name(): string {
+    return this.#name ?? `${accessText(this.access)} ${hex64(this.gpa)}`;
   }
 
   /** Whether it was removed; its callback is not called any more. */
