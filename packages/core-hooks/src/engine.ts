@@ -131,9 +131,11 @@ export class Engine {
       grants,
       options.toctou ?? true,
     );
-    this.memory = new GuestMemory(port, this.#pages, this.translator, (gpa, size) =>
-      this.#cache.invalidateRange(gpa, size),
-    );
+    this.memory = new GuestMemory(port, this.#pages, this.translator, {
+      wrote: (gpa, size) => this.#cache.invalidateRange(gpa, size),
+      isWriteHooked: (frame) => pageHooks.watchesWrites(frame),
+      flushInstructions: () => this.#cache.clear(),
+    });
     const crHooks = new CrHooks(port, counters, (cause) => {
       this.#report('callback', 'the callback of a control register hook threw', cause);
       return this.#fallback;

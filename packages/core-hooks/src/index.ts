@@ -27,3 +27,4 @@ export {
   Walk,
   type WalkedEntry,
 } from './translation/translator.js';
+export type { SafeWriteResult, WriteResult, WritingRing } from './translation/virtual-write.js';

@@ -222,6 +222,12 @@ export class PageHooks {
     return this.#pages.get(frame);
   }
 
+  /** @internal Whether somebody wants to see writes to a frame. The guards of cached instructions do not count. */
+  watchesWrites(frame: number): boolean {
+    const writes = this.#pages.get(frame)?.writes ?? [];
+    return writes.some((hook) => !hook.removed && (hook.pagingStructure || !hook.emulateWrites));
+  }
+
   /** @internal */
   enqueueRemoval(hook: PageHook): void {
     this.#removed.push(hook);

@@ -3,6 +3,7 @@ import type { FullPort } from '@introd/glue';
 import { highHalf, lowHalf } from './address-halves.js';
 import type { PageCache } from './page-cache.js';
 import { type TranslationStatus, type Translator, WALK_STATUS, Walk } from './translator.js';
+import { type SafeWriteResult, VirtualWriter, type WriteResult, type WritingRing } from './virtual-write.js';
 
 const PAGE = 4096;
 
@@ -19,8 +20,15 @@ export type ReadResult =
 
 const READ_OK: ReadResult = { status: 'ok' };
 
-/** Whom to tell about bytes that the engine itself changes in the guest. */
-export type WriteObserver = (gpa: number, size: number) => void;
+/** What the layers above keep of the guest's memory, and have to know when the engine itself changes it. */
+export interface MemoryWatch {
+  /** Bytes are about to be changed. */
+  wrote(gpa: number, size: number): void;
+  /** Whether a hook that is set and not removed wants to see writes to a frame. */
+  isWriteHooked(frame: number): boolean;
+  /** Drops every decoded instruction. */
+  flushInstructions(): void;
+}
 
 /**
  * The guest's memory, physical and virtual, for the engine and the layers above. Second-level rights do not apply:
@@ -30,16 +38,24 @@ export class GuestMemory {
   readonly #port: FullPort;
   readonly #pages: PageCache;
   readonly #translator: Translator;
-  readonly #wrote: WriteObserver;
+  readonly #watch: MemoryWatch;
+  readonly #writer: VirtualWriter;
   readonly #scratch = new Uint8Array(8);
   readonly #scratchView = new DataView(this.#scratch.buffer);
 
   /** @internal */
-  constructor(port: FullPort, pages: PageCache, translator: Translator, wrote: WriteObserver) {
+  constructor(port: FullPort, pages: PageCache, translator: Translator, watch: MemoryWatch) {
     this.#port = port;
     this.#pages = pages;
     this.#translator = translator;
-    this.#wrote = wrote;
+    this.#watch = watch;
+    this.#writer = new VirtualWriter({
+      translate: (cr3, va) => translator.translate(cr3, va),
+      isRam: (frame) => pages.get(frame) !== undefined,
+      isWriteHooked: (frame) => watch.isWriteHooked(frame),
+      readPhysical: (gpa, target) => this.readPhysical(gpa, target),
+      writePhysical: (gpa, source) => this.writePhysical(gpa, source),
+    });
   }
 
   /**
@@ -66,7 +82,7 @@ export class GuestMemory {
    * @returns false, and nothing is written, when some byte is not RAM
    */
   writePhysical(gpa: Gpa, source: Uint8Array): boolean {
-    this.#wrote(gpa, source.length);
+    this.#watch.wrote(gpa, source.length);
     return this.#port.writePhysical(gpa, source);
   }
 
@@ -83,7 +99,7 @@ export class GuestMemory {
     if (this.#pages.get(Math.floor(gpa / PAGE)) === undefined) {
       return undefined;
     }
-    this.#wrote(gpa, 8);
+    this.#watch.wrote(gpa, 8);
     return this.#port.compareExchange(
       gpa,
       8,
@@ -125,6 +141,36 @@ export class GuestMemory {
       };
     }
     return READ_OK;
+  }
+
+  /**
+   * Writes virtual memory, all or nothing, whatever the guest's tables allow and whoever hooked it.
+   * @throws what the backend throws; nothing is written then
+   */
+  writeVirtual(cr3: Cr3, va: Gva, bytes: Uint8Array): WriteResult {
+    return this.#writer.write(cr3, va, bytes, undefined) as WriteResult;
+  }
+
+  /**
+   * Writes virtual memory that the guest owns, all or nothing, as code of `ring` could: every page must be present, writable and of the
+   * ring's privilege (1 and 2 are not checked), and no write hook may be set on it. Decoded instructions are dropped first.
+   * Other VCPUs may see it half done unless they are paused.
+   * @throws what the backend throws; nothing is written then
+   */
+  safeWrite(cr3: Cr3, va: Gva, bytes: Uint8Array, ring: WritingRing): SafeWriteResult {
+    // First, because the cache's own write hooks on code pages must not count.
+    this.#watch.flushInstructions();
+    return this.#writer.write(cr3, va, bytes, ring);
+  }
+
+  /**
+   * Forgets how guest memory is mapped, and every instruction and page walk with it: to be called when the guest's memory itself has changed
+   * (hot removal, ballooning), so that no frame is looked at through an old mapping.
+   */
+  flushMappings(): void {
+    this.#watch.flushInstructions();
+    this.#translator.clear();
+    this.#pages.clear();
   }
 
   /** The byte at `va`; undefined when it cannot be read. */
