@@ -23,6 +23,7 @@ import {
 import { crExits, isPassed, passedValue, registerExit, xcrExits } from './exits';
 import { readSource } from './operand';
 import { cpl, cpu, general, RAX, RCX, RDX, setGeneral } from './state';
+import { componentsInUse } from './state-area';
 import { flushTlb, refreshTlb } from './tlb';
 
 const CR0_PE: u64 = 1;
@@ -157,8 +158,10 @@ export function moveFromDebug(op: usize): void {
 /** XGETBV and XSETBV exist while CR4.OSXSAVE is set. */
 export function getExtended(): void {
   if (!(load<u64>(cpu + VCPU_CR4) & CR4_OSXSAVE)) return raiseUndefined();
-  if (<u32>general(RCX) != 0) return raiseProtection(0);
-  const value = load<u64>(cpu + VCPU_XCR0);
+  const number = <u32>general(RCX);
+  if (number > 1) return raiseProtection(0);
+  // Register 1 tells which components are in use (SDM vol. 1, 13.6).
+  const value = load<u64>(cpu + VCPU_XCR0) & (number == 1 ? componentsInUse() : -1);
   setGeneral(RAX, value & 0xffff_ffff);
   setGeneral(RDX, value >> 32);
 }

@@ -1,6 +1,6 @@
 // CPUID (SDM vol. 2, CPUID): what the machine has, and FPU, MMX, SSE and SSE2 beyond that. 64-bit mode requires those
-// four, so a guest expects them; of them the machine has the moves, logic, FXSAVE and MXCSR only, and anything else of
-// them ends the guest as UNSUPPORTED.
+// four, so a guest expects them; of them the machine has all but the arithmetic of x87, MMX and floating point, which ends
+// the guest as UNSUPPORTED. AVX state can be saved and restored, as leaf 0DH says, while leaf 1 offers no AVX.
 import {
   BLOCK_ACTIVE,
   BLOCK_SIZE,
@@ -19,14 +19,16 @@ import { cpu, general, RAX, RBX, RCX, RDX, setGeneral } from './state';
 const CR4_OSXSAVE: u64 = 1 << 18;
 /** Family 6, model 0x5e. */
 const SIGNATURE: u32 = 0x506e3;
-// Leaf 1, ECX: CMPXCHG16B, x2APIC, MOVBE, POPCNT, hypervisor.
-const FEATURES_1C: u32 = (1 << 13) | (1 << 21) | (1 << 22) | (1 << 23) | (1 << 31);
+// Leaf 1, ECX: CMPXCHG16B, x2APIC, MOVBE, POPCNT, XSAVE, hypervisor.
+const FEATURES_1C: u32 = (1 << 13) | (1 << 21) | (1 << 22) | (1 << 23) | (1 << 26) | (1 << 31);
 // Leaf 1, EDX: FPU, PSE, TSC, MSR, PAE, CX8, APIC, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
 const FEATURES_1D: u32 = 0x078b_a379;
-// Leaf 7, EBX: FSGSBASE, BMI1, SMEP, BMI2, ADX, SMAP.
-const FEATURES_7B: u32 = 1 | (1 << 3) | (1 << 7) | (1 << 8) | (1 << 19) | (1 << 20);
+// Leaf 7, EBX: FSGSBASE, BMI1, SMEP, BMI2, no FPU CS and DS, ADX, SMAP.
+const FEATURES_7B: u32 = 1 | (1 << 3) | (1 << 7) | (1 << 8) | (1 << 13) | (1 << 19) | (1 << 20);
 // Leaf 7, ECX: RDPID.
 const FEATURES_7C: u32 = 1 << 22;
+// Leaf 0DH, sub-leaf 1, EAX: XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES.
+const FEATURES_D1A: u32 = 0xf;
 // Leaf 80000001, ECX: LAHF, LZCNT. EDX: SYSCALL, NX, 1 GiB pages, RDTSCP, long mode.
 const FEATURES_EC: u32 = 1 | (1 << 5);
 const FEATURES_ED: u32 = (1 << 11) | (1 << 20) | (1 << 26) | (1 << 27) | (1 << 29);
@@ -48,6 +50,8 @@ function vcpuCount(): u32 {
 function identifyExtendedState(sub: u32): void {
   const avx = (load<u64>(cpu + VCPU_XCR0) & COMPONENT_AVX) != 0;
   if (sub == 0) return answer(<u32>XCR0_OFFERED, <u32>(avx ? XSAVE_SIZE : XSAVE_YMM_HIGH), <u32>XSAVE_SIZE, 0);
+  // IA32_XSS has no components.
+  if (sub == 1) return answer(FEATURES_D1A, <u32>(avx ? XSAVE_SIZE : XSAVE_YMM_HIGH), 0, 0);
   if (sub == 2) return answer(<u32>(XSAVE_SIZE - XSAVE_YMM_HIGH), <u32>XSAVE_YMM_HIGH, 0, 0);
   answer(0, 0, 0, 0);
 }

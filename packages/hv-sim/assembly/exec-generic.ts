@@ -43,6 +43,7 @@ import {
   I_CWD,
   I_DIV,
   I_ENTER,
+  I_FNINIT,
   I_IDIV,
   I_IMUL_1,
   I_IMUL_2,
@@ -122,6 +123,7 @@ import {
 } from './operand';
 import { doubleShift, shiftOfKind } from './shift';
 import { execSse } from './sse';
+import { execX87 } from './x87';
 import { push16, push64, stackFault, top16 } from './stack';
 import {
   AF,
@@ -465,7 +467,8 @@ export function execGeneric(op: usize, code: u32): void {
       else raise(6, 0, 0);
       break;
     default:
-      if (code >= I_MOVX_RR) execSse(op, code);
+      if (code >= I_FNINIT) execX87(op, code);
+      else if (code >= I_MOVX_RR) execSse(op, code);
       else unsupported();
   }
 }

@@ -31,12 +31,14 @@ export const VECTOR_DE: i32 = 0;
 export const VECTOR_DB: i32 = 1;
 export const VECTOR_BP: i32 = 3;
 export const VECTOR_UD: i32 = 6;
+export const VECTOR_NM: i32 = 7;
 export const VECTOR_DF: i32 = 8;
 export const VECTOR_TS: i32 = 10;
 export const VECTOR_NP: i32 = 11;
 export const VECTOR_SS: i32 = 12;
 export const VECTOR_GP: i32 = 13;
 export const VECTOR_PF: i32 = 14;
+export const VECTOR_MF: i32 = 16;
 
 export function setFault(code: i32): void {
   fault = code;

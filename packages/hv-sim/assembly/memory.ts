@@ -279,6 +279,20 @@ export function probeWrite(address: u64, size: i32): void {
   prepare(address, size, ACCESS_WRITE);
 }
 
+/** Writes bytes of linear memory at an offset of the range that {@link probeWrite} has prepared; cannot fail. */
+export function storeProbed(offset: usize, from: usize, size: usize): void {
+  const before = offset < writeInFirst ? writeInFirst - offset : 0;
+  const inFirst = size < before ? size : before;
+  memory.copy(writeFirst + offset, from, inFirst);
+  if (inFirst < size) memory.copy(writeSecond + (offset + inFirst - writeInFirst), from + inFirst, size - inFirst);
+}
+
+/** Reads a range of at most one page, a multiple of 8 bytes, into linear memory. */
+export function loadRange(address: u64, to: usize, size: usize): void {
+  probeRead(address, <i32>size);
+  for (let at: usize = 0; at < size && fault == 0; at += 8) store<u64>(to + at, load64(address + at));
+}
+
 /** Why the processor itself reads or writes a system structure: for an instruction, or to deliver an event. */
 export let implicitCause: u32 = EXIT_CAUSE_DATA;
 

@@ -30,6 +30,8 @@ const EFER_LMA: u64 = 0x400;
 const EFER_KNOWN: u64 = 0xd01;
 /** IA32_MISC_ENABLE with fast strings. */
 const MISC_ENABLE: u64 = 1;
+/** Supervisor state components: there are none. */
+const IA32_XSS: u32 = 0xda0;
 
 /** Time-stamp counter. */
 export function timeStamp(): u64 {
@@ -81,6 +83,7 @@ export function readMsr(msr: u32): u64 {
   if (field) return load<u64>(cpu + field);
   if (msr >= 0x800 && msr <= 0x8ff) return readApic(msr);
   if (isMemoryType(msr)) return 0;
+  if (msr == IA32_XSS) return 0;
   if (msr == 0x10) return timeStamp();
   if (msr == 0x1b) return load<u64>(cpu + VCPU_APIC_BASE);
   if (msr == 0x1a0) return MISC_ENABLE;
@@ -126,7 +129,7 @@ function writeMsr(msr: u32, value: u64): void {
   }
   // The APIC stays where it is, in x2APIC mode.
   if (msr == 0x1b && value == load<u64>(cpu + VCPU_APIC_BASE)) return;
-  if (msr == 0x1a0 || msr == 0x8b) return;
+  if (msr == 0x1a0 || msr == 0x8b || (msr == IA32_XSS && value == 0)) return;
   raiseProtection(0);
 }
 

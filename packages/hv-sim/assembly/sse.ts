@@ -1,11 +1,14 @@
-// The SSE and SSE2 moves that compilers emit for copies, and the logic that clears registers. An XMM operand is a byte
-// offset in the VCPU block, as a general one is.
+// The moves of SSE, SSE2 and SSE3 and of MXCSR; what computes is in vector.ts and vector-elements.ts. An XMM operand is a
+// byte offset in the VCPU block, as a general one is.
 
 import { fault, raise } from './fault';
 import {
   BLOCK_XSAVE_MXCSR,
   FLAG_MEMORY_SOURCE,
   I_LDMXCSR,
+  I_MASKMOVDQU,
+  I_MOVDDUP_RM,
+  I_MOVDDUP_RR,
   I_MOVHLPS,
   I_MOVLHPS,
   I_MOVQ_XX,
@@ -23,13 +26,12 @@ import {
   I_MOVX_STORE_HIGH,
   I_MOVX_STORE_LOW,
   I_MOVX_TO_GENERAL,
-  I_PAND,
-  I_PANDN,
-  I_POR,
-  I_PUNPCKHQDQ,
-  I_PUNPCKLQDQ,
-  I_PXOR,
-  I_STMXCSR,
+  I_PEXTRW,
+  I_PINSRW,
+  I_VECTOR,
+  I_VECTOR_ARRANGE,
+  I_VECTOR_MASK,
+  I_VECTOR_SHIFT,
   OP_DST,
   OP_FLAGS,
   OP_SIZE,
@@ -40,13 +42,13 @@ import {
 import { hi128, lo128, load32, load64, load128, store32, store64, store128 } from './memory';
 import { effectiveAddress, loadOfSize, storeOfSize } from './operand';
 import { cpu, registerOfSize, setRegisterOfSize } from './state';
+import { MXCSR_MASK, setControlAndStatus } from './state-area';
+import { execVector, execVectorShift } from './vector';
+import { execArrange, execExtractWord, execInsertWord, execMask, execMaskMove } from './vector-elements';
 
 const CR0_EM: u32 = 4;
 const CR0_TS: u32 = 8;
 const CR4_OSFXSR: u32 = 0x200;
-
-/** The bits of MXCSR that exist; others raise #GP(0) (SDM vol. 1, 10.2.3). */
-const MXCSR_MASK: u32 = 0xffff;
 
 /** Address of a 16-byte operand that must be aligned; #GP(0) when it is not. */
 function alignedAddress(op: usize): u64 {
@@ -55,51 +57,12 @@ function alignedAddress(op: usize): u64 {
   return address;
 }
 
-/** Logic and unpacking: both operands are whole registers, or the second is aligned memory. */
-function execLogic(op: usize, code: u32): void {
-  const destination = cpu + load<u16>(op, OP_DST);
-  let low: u64;
-  let high: u64;
-  if (load<u16>(op, OP_FLAGS) & FLAG_MEMORY_SOURCE) {
-    const address = alignedAddress(op);
-    if (fault) return;
-    load128(address);
-    if (fault) return;
-    low = lo128;
-    high = hi128;
-  } else {
-    const source = cpu + load<u16>(op, OP_SRC);
-    low = load<u64>(source);
-    high = load<u64>(source, 8);
-  }
-  const a = load<u64>(destination);
-  const b = load<u64>(destination, 8);
-  switch (code) {
-    case I_PXOR:
-      low ^= a;
-      high ^= b;
-      break;
-    case I_POR:
-      low |= a;
-      high |= b;
-      break;
-    case I_PAND:
-      low &= a;
-      high &= b;
-      break;
-    case I_PANDN:
-      low &= ~a;
-      high &= ~b;
-      break;
-    case I_PUNPCKLQDQ:
-      high = low;
-      low = a;
-      break;
-    default:
-      low = b;
-  }
-  store<u64>(destination, low);
-  store<u64>(destination, high, 8);
+/** Second operand of a vector operation: a register, or memory that must be aligned. */
+export function readVector(op: usize): v128 {
+  if (!(load<u16>(op, OP_FLAGS) & FLAG_MEMORY_SOURCE)) return v128.load(cpu + load<u16>(op, OP_SRC));
+  const address = alignedAddress(op);
+  if (fault == 0) load128(address);
+  return i64x2.replace_lane(i64x2.splat(lo128), 1, hi128);
 }
 
 /** Executes one of the operations from `I_MOVX_RR` on. */
@@ -188,13 +151,39 @@ export function execSse(op: usize, code: u32): void {
     case I_MOVX_TO_GENERAL:
       setRegisterOfSize(load<u16>(op, OP_DST), size, load<u64>(source));
       break;
-    case I_PXOR:
-    case I_POR:
-    case I_PAND:
-    case I_PANDN:
-    case I_PUNPCKLQDQ:
-    case I_PUNPCKHQDQ:
-      execLogic(op, code);
+    case I_MOVDDUP_RR: {
+      const low = load<u64>(source);
+      store<u64>(destination, low);
+      store<u64>(destination, low, 8);
+      break;
+    }
+    case I_MOVDDUP_RM: {
+      const value = load64(effectiveAddress(op));
+      if (fault) return;
+      store<u64>(destination, value);
+      store<u64>(destination, value, 8);
+      break;
+    }
+    case I_VECTOR:
+      execVector(op);
+      break;
+    case I_VECTOR_SHIFT:
+      execVectorShift(op);
+      break;
+    case I_VECTOR_ARRANGE:
+      execArrange(op);
+      break;
+    case I_VECTOR_MASK:
+      execMask(op);
+      break;
+    case I_PINSRW:
+      execInsertWord(op);
+      break;
+    case I_PEXTRW:
+      execExtractWord(op);
+      break;
+    case I_MASKMOVDQU:
+      execMaskMove(op);
       break;
     case I_LDMXCSR: {
       const value = <u32>load32(effectiveAddress(op));
@@ -203,7 +192,7 @@ export function execSse(op: usize, code: u32): void {
         raise(13, 1, 0);
         return;
       }
-      store<u32>(cpu, value, BLOCK_XSAVE_MXCSR);
+      setControlAndStatus(value);
       break;
     }
     default:

@@ -14,9 +14,7 @@ import { breakpointExits, isPassed, registerExit, vmcallExits } from './exits';
 import { fault, raiseProtection, raiseUndefined, setAttention } from './fault';
 import {
   BLOCK_HALTED,
-  BLOCK_XSAVE_MXCSR,
   BLOCK_SHADOW,
-  BLOCK_XSAVE_XMM,
   EXIT_KIND_BREAKPOINT,
   EXIT_KIND_VMCALL,
   I_CALL_FAR,
@@ -76,6 +74,12 @@ import {
   I_WRGSBASE,
   I_WRMSR,
   I_XGETBV,
+  I_XRSTOR,
+  I_XRSTORS,
+  I_XSAVE,
+  I_XSAVEC,
+  I_XSAVEOPT,
+  I_XSAVES,
   I_XSETBV,
   OP_CODE,
   OP_DST,
@@ -87,10 +91,10 @@ import {
   VCPU_GS_BASE,
   VCPU_TSC_AUX,
 } from './generated/layout';
+import { restoreLegacy, saveLegacy } from './fxsave';
 import { interruptReturn, recordDebug, softwareInterrupt } from './interrupt';
-import { load32, load64, probeWrite, store16, store32, store64 } from './memory';
 import { readMsrInstruction, timeStamp, writeMsrInstruction } from './msr';
-import { effectiveAddress, readSource, writeDestination } from './operand';
+import { readSource, writeDestination } from './operand';
 import { input, output } from './port-io';
 import { AC, cpl, cpu, flags, IF, IOPL, RAX, RCX, RDX, setFlags, setGeneral } from './state';
 import {
@@ -107,6 +111,7 @@ import {
 import { flushTlb } from './tlb';
 import { farReturn, farTransfer, swapGs, systemCall, systemReturn } from './transfer';
 import { isCanonical } from './translate';
+import { restoreExtended, saveExtended } from './xsave';
 
 export { portAllowed, portIn, portOut } from './port-io';
 
@@ -170,34 +175,6 @@ function writeSegmentBase(op: usize, field: usize): void {
   const value = readSource(op);
   if (!isCanonical(value)) return raiseProtection(0);
   store<u64>(cpu + field, value);
-}
-
-/** FXSAVE: the x87 part as after FNINIT, MXCSR, and XMM0..15 (SDM vol. 2, table 3-46). */
-function saveState(op: usize): void {
-  const address = effectiveAddress(op);
-  if (address & 15) return raiseProtection(0);
-  probeWrite(address, 512);
-  if (fault) return;
-  for (let i: u64 = 0; i < 160; i += 8) store64(address + i, 0);
-  store16(address, 0x37f);
-  store32(address + 24, load<u32>(cpu + BLOCK_XSAVE_MXCSR));
-  store32(address + 28, 0xffff);
-  for (let i: usize = 0; i < 256; i += 8) store64(address + 160 + i, load<u64>(cpu + BLOCK_XSAVE_XMM + i));
-}
-
-function restoreState(op: usize): void {
-  const address = effectiveAddress(op);
-  if (address & 15) return raiseProtection(0);
-  const mxcsr = u32(load32(address + 24));
-  if (fault) return;
-  if (mxcsr & 0xffff_0000) return raiseProtection(0);
-  // The area is aligned to 16 bytes, not to its size: look at its end before changing anything.
-  load64(address + 160);
-  if (fault) return;
-  load64(address + 408);
-  if (fault) return;
-  for (let i: usize = 0; i < 256; i += 8) store<u64>(cpu + BLOCK_XSAVE_XMM + i, load64(address + 160 + i));
-  store<u32>(cpu + BLOCK_XSAVE_MXCSR, mxcsr);
 }
 
 /** Executes a system operation; `fault` is set when it did not complete. */
@@ -327,9 +304,17 @@ export function execSystem(op: usize): void {
     case I_WRGSBASE:
       return writeSegmentBase(op, VCPU_GS_BASE);
     case I_FXSAVE:
-      return saveState(op);
+      return saveLegacy(op);
     case I_FXRSTOR:
-      return restoreState(op);
+      return restoreLegacy(op);
+    case I_XSAVE:
+    case I_XSAVEOPT:
+    case I_XSAVEC:
+    case I_XSAVES:
+      return saveExtended(op);
+    case I_XRSTOR:
+    case I_XRSTORS:
+      return restoreExtended(op);
   }
   // SYSENTER, SYSEXIT, MONITOR, MWAIT, INVPCID, VMMCALL: CPUID does not offer them.
   raiseUndefined();

@@ -51,6 +51,8 @@ Context* current = nullptr;
 extern "C" {
 __attribute__((visibility("hidden"))) uint64_t host_cpu_saved_rsp = 0;
 __attribute__((visibility("hidden"))) uint64_t host_cpu_target = 0;
+// x87 and MXCSR state of every case: as after FNINIT, all registers empty and 0.
+__attribute__((visibility("hidden"), aligned(16))) uint32_t host_cpu_initial[128] = {0x37f, 0, 0, 0, 0, 0, 0x1f80};
 void host_cpu_enter(Context* context);
 void host_cpu_return();
 }
@@ -73,8 +75,7 @@ host_cpu_enter:
   stmxcsr (%rsp)
   fnstcw 4(%rsp)
   movq %rsp, host_cpu_saved_rsp(%rip)
-  movl $0x1f80, -8(%rsp)
-  ldmxcsr -8(%rsp)
+  fxrstor host_cpu_initial(%rip)
   movdqu 144(%rdi), %xmm0
   movdqu 160(%rdi), %xmm1
   movdqu 176(%rdi), %xmm2
@@ -114,6 +115,7 @@ host_cpu_enter:
 .globl host_cpu_return
 .type host_cpu_return, @function
 host_cpu_return:
+  fninit
   ldmxcsr (%rsp)
   fldcw 4(%rsp)
   addq $8, %rsp

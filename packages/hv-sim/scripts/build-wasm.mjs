@@ -16,6 +16,8 @@ const OPTIONS = [
   '--runtime',
   'stub',
   '--importMemory',
+  '--enable',
+  'simd',
   '--disableWarning',
   '201',
 ];

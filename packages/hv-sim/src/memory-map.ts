@@ -47,6 +47,8 @@ export const MEMORY_MAP = {
   VOID: 0x5_4000,
   /** Where the bytes of an instruction that crosses a page are put together. */
   BOUNCE: 0x5_5000,
+  /** Where the bytes of a state area are put together before anything is taken over. */
+  STATE: 0x5_6000,
   /** Size of one translation table of a TLB in bytes. */
   TLB_SIZE,
   /** Per VCPU two TLBs (supervisor, user) of three tables (read, write, execute). */

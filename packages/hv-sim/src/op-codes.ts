@@ -172,14 +172,27 @@ const GENERIC = [
   'MOVLHPS',
   'MOVX_FROM_GENERAL',
   'MOVX_TO_GENERAL',
-  'PXOR',
-  'POR',
-  'PAND',
-  'PANDN',
-  'PUNPCKLQDQ',
-  'PUNPCKHQDQ',
   'LDMXCSR',
   'STMXCSR',
+  'MOVDDUP_RR',
+  'MOVDDUP_RM',
+  // One of the kinds of vector-kinds.ts each.
+  'VECTOR',
+  'VECTOR_SHIFT',
+  'VECTOR_ARRANGE',
+  'VECTOR_MASK',
+  'PINSRW',
+  'PEXTRW',
+  'MASKMOVDQU',
+  // x87 state that is not arithmetic.
+  'FNINIT',
+  'FNCLEX',
+  'FNOP',
+  'FWAIT',
+  'EMMS',
+  'FLDCW',
+  'FNSTCW',
+  'FNSTSW',
 ] as const;
 
 /** Operations that belong to the machine around the instruction core. */
@@ -248,6 +261,12 @@ const SYSTEM = [
   'WRGSBASE',
   'FXSAVE',
   'FXRSTOR',
+  'XSAVE',
+  'XSAVEOPT',
+  'XSAVEC',
+  'XSAVES',
+  'XRSTOR',
+  'XRSTORS',
 ] as const;
 
 /** Names of all operations; the number of an operation is its place in this list. */

@@ -25,36 +25,6 @@ function move(size: number, register: string | undefined, load?: string, store?:
   };
 }
 
-function logic(name: string): Emit {
-  const code = opCode(name);
-  return (op) => {
-    op.code(code);
-    op.size(16);
-    op.destinationRegister(0);
-    op.source(1);
-  };
-}
-
-/** Operation of each logic instruction; the types of the elements do not matter to it. */
-const LOGIC: Readonly<Record<string, string>> = {
-  Pxor: 'PXOR',
-  Xorps: 'PXOR',
-  Xorpd: 'PXOR',
-  Por: 'POR',
-  Orps: 'POR',
-  Orpd: 'POR',
-  Pand: 'PAND',
-  Andps: 'PAND',
-  Andpd: 'PAND',
-  Pandn: 'PANDN',
-  Andnps: 'PANDN',
-  Andnpd: 'PANDN',
-  Punpcklqdq: 'PUNPCKLQDQ',
-  Unpcklpd: 'PUNPCKLQDQ',
-  Punpckhqdq: 'PUNPCKHQDQ',
-  Unpckhpd: 'PUNPCKHQDQ',
-};
-
 function mxcsr(name: string): Emit {
   const code = opCode(name);
   return (op) => {
@@ -64,13 +34,15 @@ function mxcsr(name: string): Emit {
   };
 }
 
-/** SSE and SSE2 forms. */
+/** The moves of SSE, SSE2 and SSE3, and of MXCSR; what computes is in vector-forms.ts. */
 export const sseForms: readonly FormRule[] = [
   [
     /^(?:Movaps|Movapd|Movdqa)_xmm(?:m128)?_xmm(?:m128)?$/,
     () => move(16, 'MOVX_RR', 'MOVX_RM_ALIGNED', 'MOVX_MR_ALIGNED'),
   ],
   [/^(?:Movups|Movupd|Movdqu)_xmm(?:m128)?_xmm(?:m128)?$/, () => move(16, 'MOVX_RR', 'MOVX_RM', 'MOVX_MR')],
+  [/^Lddqu_xmm_m128$/, () => move(16, undefined, 'MOVX_RM')],
+  [/^Movntdqa_xmm_m128$/, () => move(16, undefined, 'MOVX_RM_ALIGNED')],
   [/^(?:Movntdq|Movntps|Movntpd)_m128_xmm$/, () => move(16, undefined, undefined, 'MOVX_MR_ALIGNED')],
   [/^Movq_xmm(?:m64)?_xmm(?:m64)?$/, () => move(8, 'MOVQ_XX', 'MOVX_LOAD_ZERO', 'MOVX_STORE_LOW')],
   [/^Mov[dq]_xmm_rm(32|64)$/, ([, bits]) => move(Number(bits) / 8, 'MOVX_FROM_GENERAL', 'MOVX_LOAD_ZERO')],
@@ -81,6 +53,6 @@ export const sseForms: readonly FormRule[] = [
   [/^Movhp[sd]_(?:xmm_m64|m64_xmm)$/, () => move(8, undefined, 'MOVX_LOAD_HIGH', 'MOVX_STORE_HIGH')],
   [/^Movhlps_xmm_xmm$/, () => move(8, 'MOVHLPS')],
   [/^Movlhps_xmm_xmm$/, () => move(8, 'MOVLHPS')],
-  [new RegExp(`^(${Object.keys(LOGIC).join('|')})_xmm_xmmm128$`), ([, name]) => logic(LOGIC[name!]!)],
+  [/^Movddup_xmm_xmmm64$/, () => move(8, 'MOVDDUP_RR', 'MOVDDUP_RM')],
   [/^(Ldmxcsr|Stmxcsr)_m32$/, ([, name]) => mxcsr(name!.toUpperCase())],
 ];

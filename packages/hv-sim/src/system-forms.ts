@@ -149,7 +149,6 @@ export const systemForms: readonly FormRule[] = [
     /^(Clts|Swapgs|Cli|Sti|Hlt|Stac|Clac|Cpuid|Rdtsc|Rdtscp|Rdpmc|Rdmsr|Wrmsr|Xgetbv|Xsetbv|Invd|Wbinvd|Vmcall)$/,
     ([name]) => plain(name!.toUpperCase()),
   ],
-  [/^(Fxsave|Fxrstor)(64)?_m512byte$/, ([, name, wide]) => memoryOnly(name!.toUpperCase(), wide ? 8 : 4)],
   [/^Rdpid_r64$/, () => destinationOnly('RDPID', 8)],
   [
     /^(Rd|Wr)(fs|gs)base_(r\d+)$/,

@@ -182,8 +182,10 @@ test('XSETBV writes XCR0 and XGETBV reads it', () => {
 test.each([
   ['XGETBV without CR4.OSXSAVE', 'xor ecx, ecx\nxgetbv', 6],
   ['XSETBV without CR4.OSXSAVE', 'xor ecx, ecx\nmov eax, 1\nxor edx, edx\nxsetbv', 6],
-  ['XGETBV of another register', `${ON(OSXSAVE)}\nmov ecx, 1\nxgetbv`, 13],
-  ['XSETBV of AVX state', `${ON(OSXSAVE)}\nxor ecx, ecx\nmov eax, 7\nxor edx, edx\nxsetbv`, 13],
+  ['XGETBV of another register', `${ON(OSXSAVE)}\nmov ecx, 2\nxgetbv`, 13],
+  ['XSETBV without x87', `${ON(OSXSAVE)}\nxor ecx, ecx\nmov eax, 6\nxor edx, edx\nxsetbv`, 13],
+  ['XSETBV of AVX without SSE', `${ON(OSXSAVE)}\nxor ecx, ecx\nmov eax, 5\nxor edx, edx\nxsetbv`, 13],
+  ['XSETBV of a component that is not offered', `${ON(OSXSAVE)}\nxor ecx, ecx\nmov eax, 0xf\nxor edx, edx\nxsetbv`, 13],
 ] as const)('%s faults', (_name, text, vector) => {
   const guest = ran(text);
   expect(guest.machine.powerOffCode).toBe(vector);

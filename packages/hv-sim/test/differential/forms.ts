@@ -148,12 +148,37 @@ export const formGroups: Readonly<Record<string, readonly string[]>> = {
     Movdqa_xmmm128_xmm Movdqu_xmmm128_xmm Ldmxcsr_m32 Stmxcsr_m32 Movq_xmmm64_xmm Pand_xmm_xmmm128 Pandn_xmm_xmmm128
     Movntdq_m128_xmm Por_xmm_xmmm128 Pxor_xmm_xmmm128
   `),
+  'vector-integers': names(`
+    Punpcklbw_xmm_xmmm128 Punpcklwd_xmm_xmmm128 Punpckldq_xmm_xmmm128 Unpcklps_xmm_xmmm128 Unpckhps_xmm_xmmm128
+    Packsswb_xmm_xmmm128 Pcmpgtb_xmm_xmmm128 Pcmpgtw_xmm_xmmm128 Pcmpgtd_xmm_xmmm128 Packuswb_xmm_xmmm128
+    Punpckhbw_xmm_xmmm128 Punpckhwd_xmm_xmmm128 Punpckhdq_xmm_xmmm128 Packssdw_xmm_xmmm128 Pcmpeqb_xmm_xmmm128
+    Pcmpeqw_xmm_xmmm128 Pcmpeqd_xmm_xmmm128 Paddq_xmm_xmmm128 Pmullw_xmm_xmmm128 Psubusb_xmm_xmmm128
+    Psubusw_xmm_xmmm128 Pminub_xmm_xmmm128 Paddusb_xmm_xmmm128 Paddusw_xmm_xmmm128 Pmaxub_xmm_xmmm128
+    Pavgb_xmm_xmmm128 Pavgw_xmm_xmmm128 Pmulhuw_xmm_xmmm128 Pmulhw_xmm_xmmm128 Psubsb_xmm_xmmm128 Psubsw_xmm_xmmm128
+    Pminsw_xmm_xmmm128 Paddsb_xmm_xmmm128 Paddsw_xmm_xmmm128 Pmaxsw_xmm_xmmm128 Pmuludq_xmm_xmmm128
+    Pmaddwd_xmm_xmmm128 Psadbw_xmm_xmmm128 Psubb_xmm_xmmm128 Psubw_xmm_xmmm128 Psubd_xmm_xmmm128 Psubq_xmm_xmmm128
+    Paddb_xmm_xmmm128 Paddw_xmm_xmmm128 Paddd_xmm_xmmm128 Movsldup_xmm_xmmm128 Movshdup_xmm_xmmm128 Pshufb_xmm_xmmm128
+    Pabsb_xmm_xmmm128 Pabsw_xmm_xmmm128 Pabsd_xmm_xmmm128
+  `),
+  'vector-elements': names(`
+    Psrlw_xmm_xmmm128 Psrlw_xmm_imm8 Psrld_xmm_xmmm128 Psrld_xmm_imm8 Psrlq_xmm_xmmm128 Psrlq_xmm_imm8
+    Psraw_xmm_xmmm128 Psraw_xmm_imm8 Psrad_xmm_xmmm128 Psrad_xmm_imm8 Psllw_xmm_xmmm128 Psllw_xmm_imm8
+    Pslld_xmm_xmmm128 Pslld_xmm_imm8 Psllq_xmm_xmmm128 Psllq_xmm_imm8 Psrldq_xmm_imm8 Pslldq_xmm_imm8
+    Pshufd_xmm_xmmm128_imm8 Pshufhw_xmm_xmmm128_imm8 Pshuflw_xmm_xmmm128_imm8 Shufps_xmm_xmmm128_imm8
+    Shufpd_xmm_xmmm128_imm8 Palignr_xmm_xmmm128_imm8 Movmskps_r32_xmm Movmskps_r64_xmm Movmskpd_r32_xmm
+    Movmskpd_r64_xmm Pmovmskb_r32_xmm Pmovmskb_r64_xmm Pinsrw_xmm_r32m16_imm8 Pinsrw_xmm_r64m16_imm8
+    Pextrw_r32_xmm_imm8 Pextrw_r64_xmm_imm8 Movddup_xmm_xmmm64 Lddqu_xmm_m128 Movntdqa_xmm_m128 Maskmovdqu_rDI_xmm_xmm
+  `),
+  'x87-state': names(`
+    Wait Fldcw_m2byte Fnstcw_m2byte Fnop Fnclex Fninit Fnstsw_m2byte Fnstsw_AX Emms
+  `),
   privileged: names(`
     Insb_m8_DX Insw_m16_DX Insd_m32_DX Outsb_DX_m8 Outsw_DX_m16 Outsd_DX_m32 Int_imm8 In_AL_imm8 In_AX_imm8
     In_EAX_imm8 Out_imm8_AL Out_imm8_AX Out_imm8_EAX In_AL_DX In_AX_DX In_EAX_DX Out_DX_AL Out_DX_AX Out_DX_EAX Hlt
     Cli Sti Lldt_rm16 Lldt_r32m16 Lldt_r64m16 Ltr_rm16 Ltr_r32m16 Ltr_r64m16 Lgdt_m1664 Lidt_m1664 Lmsw_rm16
     Lmsw_r32m16 Lmsw_r64m16 Invlpg_m Clac Stac Xsetbv Swapgs Clts Sysretd Sysretq Invd Wbinvd Mov_r64_cr Mov_r64_dr
-    Mov_cr_r64 Mov_dr_r64 Wrmsr Rdmsr
+    Mov_cr_r64 Mov_dr_r64 Wrmsr Rdmsr Xsaves_mem Xsaves64_mem
+    Xrstors_mem Xrstors64_mem
   `),
 };
 

@@ -146,6 +146,9 @@ function setOther(draft: Draft, operand: number, kind: string): void {
     case 'es_rDI':
       instruction.setOpKind(operand, address32 ? OpKind.MemoryESEDI : OpKind.MemoryESRDI);
       break;
+    case 'seg_rDI':
+      instruction.setOpKind(operand, address32 ? OpKind.MemorySegEDI : OpKind.MemorySegRDI);
+      break;
     case 'seg_rSI':
       instruction.setOpKind(operand, address32 ? OpKind.MemorySegESI : OpKind.MemorySegRSI);
       break;

@@ -25,6 +25,7 @@ const LEAVES = [
   [1, 0],
   [7, 0],
   [0x8000_0001, 0],
+  [0xd, 1],
 ] as const;
 
 /** Instruction set extensions by iced's names that a form may need, and where CPUID tells of them: leaf, word, bit. */
@@ -36,6 +37,9 @@ const FEATURE_BITS: Readonly<Record<string, readonly [leaf: number, word: number
   SSE4_2: [0, 2, 20],
   MOVBE: [0, 2, 22],
   POPCNT: [0, 2, 23],
+  // CPUID tells OSXSAVE, too: that the host's kernel has switched it on.
+  XSAVE: [0, 2, 27],
+  AVX: [0, 2, 28],
   BMI1: [1, 1, 3],
   BMI2: [1, 1, 8],
   ADX: [1, 1, 19],
@@ -43,6 +47,9 @@ const FEATURE_BITS: Readonly<Record<string, readonly [leaf: number, word: number
   CLWB: [1, 1, 24],
   LZCNT: [2, 2, 5],
   PREFETCHW: [2, 2, 8],
+  XSAVEOPT: [3, 0, 0],
+  XSAVEC: [3, 0, 1],
+  XSAVES: [3, 0, 3],
 };
 
 interface RunnerOutcome extends Omit<Outcome, 'after' | 'memory'> {

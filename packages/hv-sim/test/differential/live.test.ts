@@ -4,6 +4,7 @@ import { formGroups, requiredFeatures } from './forms.js';
 import { generateCase } from './generate.js';
 import { generateMisplacedLock } from './generate-misplaced-lock.js';
 import { generateSequence, sequenceForms } from './generate-sequence.js';
+import { generateStateArea, stateAreaFeatures } from './generate-state-area.js';
 import { HostCpu, hostCpuMissing } from './host-cpu.js';
 import { MachineCpu } from './machine-cpu.js';
 import type { Outcome, TestCase } from './test-case.js';
@@ -14,10 +15,12 @@ const scale = inject('scale');
 const CASES_PER_FORM = Math.max(8, Math.ceil(scale * 1.2));
 const SEQUENCES = 50 * Math.max(1, Math.ceil(scale));
 const LOCKS = 100 * Math.max(1, Math.ceil(scale / 10));
+const STATE_AREAS = 100 * Math.max(1, Math.ceil(scale / 2));
 /** Cases of a form that `scripts/record-vectors.mjs` keeps; other ones than those run here. */
 const RECORDED_PER_FORM = 12;
 const RECORDED_SEQUENCES = 100;
 const RECORDED_LOCKS = 100;
+const RECORDED_STATE_AREAS = 60;
 const RECORDED_FIRST = 1_000_000;
 /** A failing form shows this many of its cases. */
 const SHOWN = 3;
@@ -59,6 +62,15 @@ function compareWithHost(host: HostCpu): void {
     await expectAgreement(Array.from({ length: LOCKS }, (_, index) => generateMisplacedLock(allForms, index)));
   });
 
+  const lackingState = host.lacks(stateAreaFeatures);
+  if (lackingState.length > 0) {
+    test.skip(`state areas: only recorded ones, this processor has no ${lackingState.join(', ')}`, () => {});
+  } else {
+    test(`${STATE_AREAS} state areas, restored and saved again`, async () => {
+      await expectAgreement(Array.from({ length: STATE_AREAS }, (_, index) => generateStateArea(index)));
+    });
+  }
+
   if (process.env.INTROD_RECORD_VECTORS === '1') test('recording', recordAll);
 
   async function expectAgreement(cases: readonly TestCase[]): Promise<void> {
@@ -85,6 +97,10 @@ function compareWithHost(host: HostCpu): void {
     await record(
       'sequences',
       Array.from({ length: RECORDED_SEQUENCES }, (_, index) => generateSequence(forms, RECORDED_FIRST + index)),
+    );
+    await record(
+      'state-area',
+      Array.from({ length: RECORDED_STATE_AREAS }, (_, index) => generateStateArea(RECORDED_FIRST + index)),
     );
     await record(
       'misplaced-lock',

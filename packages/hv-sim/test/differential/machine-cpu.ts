@@ -1,4 +1,5 @@
 import { type Gpa, gpa, VCPU_RECORD, type VcpuRecord, XSAVE_AREA } from '@introd/abi';
+import { initXsaveState } from '@introd/glue';
 import { enterLongMode, Machine } from '../../src/index.js';
 import { VCPU_SIDE } from '../../src/vcpu-block.js';
 import {
@@ -52,6 +53,8 @@ const UNUSABLE = 0x10000;
 const BUSY_TSS = 0x8b;
 /** As every host's kernel has it. */
 const CR4_OSXSAVE = 1n << 18n;
+/** x87, SSE and AVX. */
+const XCR0 = 7n;
 
 /** A case ends when RIP leaves its code; this many instructions or repetitions are more than any needs. */
 const MAX_STEPS = 2000;
@@ -60,15 +63,15 @@ const MAX_STEPS = 2000;
 export class MachineCpu {
   readonly #machine = new Machine({ memory: [{ start: gpa(0), size: PHYSICAL.end }] });
   readonly #record: VcpuRecord = this.#machine.vcpu(0);
+  readonly #xsave = new Uint8Array(
+    this.#record.buffer,
+    this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.xsave,
+    XSAVE_AREA.size,
+  );
   readonly #xmm = new BigUint64Array(
     this.#record.buffer,
     this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.xsave + XSAVE_AREA.offset.xmm,
     32,
-  );
-  readonly #mxcsr = new Uint32Array(
-    this.#record.buffer,
-    this.#record.byteOffset + VCPU_RECORD.size + VCPU_SIDE.offset.xsave + XSAVE_AREA.offset.mxcsr,
-    1,
   );
   readonly #initial = initialMemory();
   #ready: Uint32Array;
@@ -98,8 +101,8 @@ export class MachineCpu {
     test.before.gpr.forEach((value, i) => {
       record.u64[(VCPU_RECORD.offset.rax >>> 3) + i] = value;
     });
+    initXsaveState(this.#xsave);
     this.#xmm.set(test.before.xmm);
-    this.#mxcsr[0] = 0x1f80;
     record.set('rip', BigInt(test.rip));
     record.set('rflags', BigInt(test.before.rflags));
     const codeAt = PHYSICAL.code + test.rip - LAYOUT.code;
@@ -166,6 +169,7 @@ export class MachineCpu {
     const record = this.#record;
     enterLongMode(record, { cr3: BigInt(PHYSICAL.pml4), rip: BigInt(LAYOUT.code), rsp: 0n });
     record.set('cr4', record.get('cr4') | CR4_OSXSAVE);
+    record.set('xcr0', XCR0);
     record.set('gdtBase', BigInt(PHYSICAL.gdt));
     record.set32('gdtLimit', 0x4f);
     record.set('idtBase', BigInt(PHYSICAL.idt));

@@ -16,6 +16,7 @@ const SHIFTS = new Set(['Rol', 'Ror', 'Rcl', 'Rcr', 'Shl', 'Sal', 'Shr', 'Sar', 
 const STACK = /^(Push|Pop|Call|Ret|Iret|Enter|Leave)/;
 const STRINGS = /^(Movs[bwdq]_m|Cmps[bwdq]_m|Stos|Lods|Scas)/;
 const BIT_STRINGS = new Set(['Bt', 'Bts', 'Btr', 'Btc']);
+const VECTOR_SHIFTS = /^Ps(ll|rl|ra)[wdq]$/;
 const LOOPS = new Set(['Loop', 'Loope', 'Loopne', 'Jrcxz', 'Jecxz']);
 
 /** Flags that a test may load: not TF and AC, which fault by themselves afterwards, not NT, and nothing reserved. */
@@ -31,7 +32,7 @@ export function prepare(draft: Draft): void {
   if (draft.usesStack) prepareStack(draft);
   if (SHIFTS.has(mnemonic)) prepareShift(draft);
   if (STRINGS.test(form)) draft.address32 = random.oneIn(8);
-  if (mnemonic === 'Xlatb') draft.address32 = random.oneIn(8);
+  if (mnemonic === 'Xlatb' || mnemonic === 'Maskmovdqu') draft.address32 = random.oneIn(8);
   if (mnemonic === 'Enter') {
     // Not so far down that the frame would reach the code pages, which the host can write.
     draft.presetImmediates(
@@ -73,6 +74,7 @@ export function settle(draft: Draft): void {
   if (STRINGS.test(form)) settleString(draft);
   if (BIT_STRINGS.has(mnemonic)) settleBitString(draft);
   if (LOOPS.has(mnemonic)) settleLoop(draft);
+  if (VECTOR_SHIFTS.test(mnemonic)) settleVectorShift(draft);
   SETTLE[mnemonic]?.(draft);
 }
 
@@ -91,6 +93,7 @@ const SETTLE: Readonly<Record<string, (draft: Draft) => void>> = {
   Bsr: settleBitScan,
   Bextr: settleBitFieldExtract,
   Ldmxcsr: settleControlWord,
+  Maskmovdqu: settleMaskMove,
 };
 
 function settleBitFieldExtract(draft: Draft): void {
@@ -322,6 +325,18 @@ function settleControlWord(draft: Draft): void {
   if (draft.memoryAddress !== undefined && !draft.random.oneIn(3)) {
     draft.patchValue(draft.memoryAddress, draft.random.u64() & 0xffffn, 4);
   }
+}
+
+/** Which bytes a fault is about where some are masked out differs by processor: only memory that can be written. */
+function settleMaskMove(draft: Draft): void {
+  draft.safeAddress = true;
+  pinPointer(draft, RDI, draft.target(16));
+}
+
+/** Most counts of 64 random bits leave nothing of the elements. */
+function settleVectorShift(draft: Draft): void {
+  const { memoryAddress, random } = draft;
+  if (memoryAddress !== undefined && !random.oneIn(4)) draft.patchValue(memoryAddress, BigInt(random.below(80)), 8);
 }
 
 function settleBitScan(draft: Draft): void {
