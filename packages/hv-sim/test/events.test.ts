@@ -327,7 +327,7 @@ test('CPUID names the machine, offers what 64-bit mode requires and no extension
     hypervisor: true,
     x2apic: true,
     pcid: false,
-    xsave: false,
+    xsave: true,
     avx: false,
     monitor: false,
   });

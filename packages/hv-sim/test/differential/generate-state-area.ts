@@ -10,8 +10,8 @@ const RDI = 7;
 const AT = XSAVE_AREA.offset;
 
 /** The instructions, with [RSI] for those that restore and [RDI] for those that save (SDM vol. 2). */
-const RESTORE = { fx: [0x0f, 0xae, 0x0e], x: [0x0f, 0xae, 0x2e] } as const;
-const SAVE = {
+const RESTORE: Record<'fx' | 'x', readonly number[]> = { fx: [0x0f, 0xae, 0x0e], x: [0x0f, 0xae, 0x2e] };
+const SAVE: Record<'fx' | 'x', readonly (readonly number[])[]> = {
   fx: [[0x0f, 0xae, 0x07]],
   // XSAVE, XSAVEOPT, XSAVEC
   x: [
@@ -19,7 +19,7 @@ const SAVE = {
     [0x0f, 0xae, 0x37],
     [0x0f, 0xc7, 0x27],
   ],
-} as const;
+};
 const REX_W = 0x48;
 
 /** `mov dword [rdi+28], 0xffff`: the bits of MXCSR that exist differ by processor. */
