@@ -12,6 +12,8 @@ export type EngineProblemKind =
   | 'backend'
   /** An instruction wrote to a hooked page-table entry a value that the engine cannot tell; the write was blocked. */
   | 'unknown-page-table-write'
+  /** A watched page-table entry changed without an exit; who follows it was told late, and was not asked. */
+  | 'missed-page-table-write'
   /** A guest made an exit repeat beyond the engine's bound; it was answered without the instruction. */
   | 'retry-limit';
 

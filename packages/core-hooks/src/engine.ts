@@ -23,12 +23,15 @@ import { type ThreadStates, unknownThreads } from './guest-system/thread-states.
 import { InstructionCache } from './instruction-cache/instruction-cache.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
+import { type EngineChanges, EntryHooks } from './page-table-hooks/entry-hooks.js';
 import { CrHooks } from './register-hooks/cr-hooks.js';
 import { TickHooks } from './register-hooks/tick-hooks.js';
 import { GuestMemory } from './translation/guest-memory.js';
 import { PageCache } from './translation/page-cache.js';
 import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } from './translation/paging-mode.js';
 import { Translator } from './translation/translator.js';
+import { TranslationHooks } from './translation-hooks/translation-hooks.js';
+import { WatchedEntries } from './translation-hooks/watched-entries.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
 const REPLY_DATA_LENGTH = u32Index('replyDataLength');
@@ -68,7 +71,13 @@ export class Engine {
   readonly port: FullPort;
   readonly memory: GuestMemory;
   readonly translator: Translator;
-  readonly hooks: { readonly page: PageHooks; readonly cr: CrHooks; readonly tick: TickHooks };
+  readonly hooks: {
+    readonly page: PageHooks;
+    readonly pageTable: EntryHooks;
+    readonly translation: TranslationHooks;
+    readonly cr: CrHooks;
+    readonly tick: TickHooks;
+  };
   readonly counters = new EngineCounters();
   /** The guest's kernel images; set by the layer that finds them. */
   codeImages: CodeImages = noCodeImages;
@@ -131,8 +140,16 @@ export class Engine {
       grants,
       options.toctou ?? true,
     );
+    const pageTable = new EntryHooks(pageHooks, this.#pages, (cause) => {
+      this.#report('callback', 'the callback of a page-table hook threw', cause);
+      return this.#fallback;
+    });
     this.memory = new GuestMemory(port, this.#pages, this.translator, {
-      wrote: (gpa, size) => this.#cache.invalidateRange(gpa, size),
+      beforeWrite: (gpa, size) => {
+        this.#cache.invalidateRange(gpa, size);
+        return pageTable.beforeWrite(gpa, size);
+      },
+      wrote: (changes) => pageTable.wrote(changes as EngineChanges),
       isWriteHooked: (frame) => pageHooks.watchesWrites(frame),
       flushInstructions: () => this.#cache.clear(),
     });
@@ -143,7 +160,6 @@ export class Engine {
     const tickHooks = new TickHooks(counters, (cause) =>
       this.#report('callback', 'the callback of a tick hook threw', cause),
     );
-    this.hooks = { page: pageHooks, cr: crHooks, tick: tickHooks };
     this.#context = {
       port,
       hooks: pageHooks,
@@ -159,6 +175,9 @@ export class Engine {
       addressSpaces: everyAddressSpace,
       report: (kind, message, cause) => this.#report(kind, message, cause),
     };
+    const translation = new TranslationHooks(this.#context);
+    translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, translation);
+    this.hooks = { page: pageHooks, pageTable, translation, cr: crHooks, tick: tickHooks };
     this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), crHooks, tickHooks, counters);
   }
 
@@ -240,6 +259,9 @@ export class Engine {
     let verdict = this.#fallback;
     try {
       this.#choosePaging(record, index);
+      if (this.#exitKind === ExitKind.TICK) {
+        this.hooks.translation.check();
+      }
       verdict = this.#dispatcher.dispatch(record, index, this.#time);
     } catch (cause) {
       this.#report('handler', 'handling an exit failed', cause);
@@ -263,6 +285,8 @@ export class Engine {
       this.#report('backend', 'switching an exit off failed', cause);
     }
     this.#cache.clear();
+    this.hooks.translation.clear();
+    this.hooks.pageTable.clear();
     this.hooks.page.clear();
     if (!this.#rights.restoreAll()) {
       // What failed once may have been a passing fault; the port's own close is the last resort.
@@ -304,11 +328,15 @@ export class Engine {
   }
 
   #commit(): void {
+    this.hooks.translation.settle();
     this.#commitRemovals();
     this.#rights.flush();
+    this.hooks.translation.resume();
   }
 
   #commitRemovals(): void {
+    this.hooks.translation.commitRemovals();
+    this.hooks.pageTable.commitRemovals();
     this.hooks.page.commitRemovals();
     try {
       this.hooks.cr.commitRemovals();

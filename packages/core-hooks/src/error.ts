@@ -6,6 +6,8 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_RANGE'
   /** A hook's access is not exactly one of read, write and execute. */
   | 'ERR_CORE_HOOKS_ACCESS'
+  /** A kernel address was to be followed with the CR3 of a process. */
+  | 'ERR_CORE_HOOKS_KERNEL_ADDRESS'
   /** A paging mode that there is not. */
   | 'ERR_CORE_HOOKS_PAGING_MODE'
   /** A backend's VCPU record has a layout of another version. */

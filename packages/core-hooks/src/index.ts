@@ -15,7 +15,10 @@ export {
   unknownThreads,
   type WaitingThread,
 } from './guest-system/thread-states.js';
-export { PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hooks.js';
+export { type HookParent, PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hooks.js';
+export { EntryHook, type EntryHookOptions, EntryHooks } from './page-table-hooks/entry-hooks.js';
+export { EntryWriteEvent } from './page-table-hooks/entry-write-event.js';
+export type { EntryRoot } from './page-table-hooks/table-page.js';
 export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './register-hooks/cr-hooks.js';
 export { type TickEvent, type TickHook, TickHooks } from './register-hooks/tick-hooks.js';
 export { GuestMemory, type ReadResult } from './translation/guest-memory.js';
@@ -28,3 +31,6 @@ export {
   type WalkedEntry,
 } from './translation/translator.js';
 export type { SafeWriteResult, WriteResult, WritingRing } from './translation/virtual-write.js';
+export { TranslationEvent } from './translation-hooks/translation-event.js';
+export { TranslationHook, type TranslationHookOptions } from './translation-hooks/translation-hook.js';
+export { TranslationHooks } from './translation-hooks/translation-hooks.js';

@@ -12,11 +12,15 @@ const PRESENT = 1;
 
 /** Whether an entry maps the same after a write as before: nobody needs to be asked (behaviour 1.2.5). */
 export function mapsTheSame(write: PageTableWrite): boolean {
-  const { oldLow, oldHigh, newLow, newHigh } = write;
+  return !changesMapping(write.oldLow, write.oldHigh, write.newLow, write.newHigh);
+}
+
+/** Whether two values of an entry, one of them present, differ in a bit that decides what it maps and for whom. */
+export function changesMapping(oldLow: number, oldHigh: number, newLow: number, newHigh: number): boolean {
   if (((oldLow | newLow) & PRESENT) === 0) {
-    return true;
+    return false;
   }
-  return ((oldLow ^ newLow) & MONITORED_LOW) === 0 && ((oldHigh ^ newHigh) & MONITORED_HIGH) === 0;
+  return ((oldLow ^ newLow) & MONITORED_LOW) !== 0 || ((oldHigh ^ newHigh) & MONITORED_HIGH) !== 0;
 }
 
 /** Puts the entry at `gpa`, a multiple of 8, as it is now into `write`. What the write makes of it is to be told next. */

@@ -41,6 +41,15 @@ export interface HookParent {
   remove(): void;
 }
 
+/** Removes the outermost of what a hook is a part of. @internal */
+export function removeChain(hook: HookParent): void {
+  let outermost = hook;
+  while (outermost.parent !== undefined) {
+    outermost = outermost.parent;
+  }
+  outermost.remove();
+}
+
 /** A hook on a range of a physical page. */
 export class PageHook {
   readonly gpa: Gpa;
@@ -98,11 +107,7 @@ export class PageHook {
 
   /** Removes the outermost of what the hook is a part of; the hook itself when it stands alone. */
   removeChain(): void {
-    let outermost: HookParent = this;
-    while (outermost.parent !== undefined) {
-      outermost = outermost.parent;
-    }
-    outermost.remove();
+    removeChain(this);
   }
 
   /**

@@ -21,9 +21,14 @@ export type ReadResult =
 const READ_OK: ReadResult = { status: 'ok' };
 
 /** What the layers above keep of the guest's memory, and have to know when the engine itself changes it. */
-export interface MemoryWatch {
-  /** Bytes are about to be changed. */
-  wrote(gpa: number, size: number): void;
+export interface MemoryWatch<T = unknown> {
+  /**
+   * Bytes are about to be changed.
+   * @returns what {@link wrote} wants to know once they are; undefined when it need not be called
+   */
+  beforeWrite(gpa: number, size: number): T | undefined;
+  /** Bytes were changed. */
+  wrote(before: T): void;
   /** Whether a hook that is set and not removed wants to see writes to a frame. */
   isWriteHooked(frame: number): boolean;
   /** Drops every decoded instruction. */
@@ -82,8 +87,12 @@ export class GuestMemory {
    * @returns false, and nothing is written, when some byte is not RAM
    */
   writePhysical(gpa: Gpa, source: Uint8Array): boolean {
-    this.#watch.wrote(gpa, source.length);
-    return this.#port.writePhysical(gpa, source);
+    const before = this.#watch.beforeWrite(gpa, source.length);
+    const done = this.#port.writePhysical(gpa, source);
+    if (before !== undefined && done) {
+      this.#watch.wrote(before);
+    }
+    return done;
   }
 
   /** The 8 bytes at `gpa`, which may have any alignment; undefined when they are not RAM. */
@@ -99,8 +108,8 @@ export class GuestMemory {
     if (this.#pages.get(Math.floor(gpa / PAGE)) === undefined) {
       return undefined;
     }
-    this.#watch.wrote(gpa, 8);
-    return this.#port.compareExchange(
+    const before = this.#watch.beforeWrite(gpa, 8);
+    const done = this.#port.compareExchange(
       gpa,
       8,
       Number(BigInt.asUintN(32, expected)),
@@ -108,6 +117,10 @@ export class GuestMemory {
       Number(BigInt.asUintN(32, value)),
       Number(BigInt.asUintN(32, value >> 32n)),
     );
+    if (before !== undefined && done) {
+      this.#watch.wrote(before);
+    }
+    return done;
   }
 
   /** Fills `target` from virtual memory, page by page, up to the first page that cannot be read. */
