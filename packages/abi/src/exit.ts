@@ -25,6 +25,11 @@ export const ExitKind = {
   EVENT_INJECTED: 9,
   /** The guest stopped for good (`exitRegister`: {@link ShutdownReason}). Belongs to the guest; nothing can be replied. */
   SHUTDOWN: 10,
+  /**
+   * One instruction was completed, or an event delivered, after the reply {@link Reply}.SINGLE_STEP. RIP is at the next one.
+   * To be replied with RETRY or SINGLE_STEP.
+   */
+  SINGLE_STEP: 11,
 } as const;
 /** One of the {@link ExitKind} numbers. */
 export type ExitKind = (typeof ExitKind)[keyof typeof ExitKind];
@@ -64,12 +69,17 @@ export type ShutdownReason = (typeof ShutdownReason)[keyof typeof ShutdownReason
 export const Reply = {
   /** Re-enter at the RIP in the record, with the rights as they are now. Also right after the engine moved RIP itself. */
   RETRY: 0,
-  /** Execute the instruction this once (of a repeated string instruction, one element), for this VCPU only, although the violated rights forbid it; commit a CR, MSR or XCR write (with `replyValue`). */
+  /** Execute the instruction this once (of a repeated string instruction, the elements on the same pages), for this VCPU only, although the violated rights forbid it; commit a CR, MSR or XCR write (with `replyValue`). */
   ALLOW_ONCE: 1,
   /** Do not execute it: RIP goes past the instruction, nothing else changes. */
   SKIP: 2,
   /** Execute it, with `replyData` in place of the bytes it reads at the exit's GLA (`replyDataLength` of them). */
   SUPPLY_READ: 3,
+  /**
+   * Re-enter as RETRY does, for one instruction (of a repeated string instruction, one element) or one event, then exit with
+   * {@link ExitKind}.SINGLE_STEP. Exits of the instruction itself come first and do not take the step back.
+   */
+  SINGLE_STEP: 4,
 } as const;
 /** One of the {@link Reply} numbers. */
 export type Reply = (typeof Reply)[keyof typeof Reply];

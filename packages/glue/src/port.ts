@@ -153,7 +153,13 @@ export type SwitchedExit =
   | { readonly kind: 'vmcall' }
   | { readonly kind: 'event-injected' }
   /** Second-level violations by the page walker's accessed and dirty updates, which a backend otherwise resolves itself. */
-  | { readonly kind: 'page-walk-updates' };
+  | { readonly kind: 'page-walk-updates' }
+  /**
+   * How much of a repeated string instruction ALLOW_ONCE and SUPPLY_READ let through. Off: all remaining elements on the
+   * pages of the current one (with SUPPLY_READ, as far as the data reaches), as an emulator does in one exit. On: one
+   * element, so that each iteration exits.
+   */
+  | { readonly kind: 'rep-iterations' };
 
 /** Waiting for exits and answering them. */
 export interface ExitsCapability {

@@ -12,6 +12,7 @@ import {
   SWITCH_EVENT_INJECTED,
   SWITCH_MSR_WRITE,
   SWITCH_PAGE_WALK_UPDATES,
+  SWITCH_REP_ITERATIONS,
   SWITCH_VMCALL,
   SWITCH_XCR_WRITE,
   VCPU_EXIT_INSTRUCTION_LENGTH,
@@ -92,6 +93,11 @@ export function vmcallExits(): bool {
 
 export function eventInjectedExits(): bool {
   return (switches & (1 << SWITCH_EVENT_INJECTED)) != 0;
+}
+
+/** Whether a reply lets one element of a repeated string instruction through, instead of those on its pages. */
+export function repIterationExits(): bool {
+  return (switches & (1 << SWITCH_REP_ITERATIONS)) != 0;
 }
 
 /** Whether the engine has allowed this exit's operation for the running instruction. */

@@ -8,13 +8,14 @@ import { clearFault, fault, powerOffCode, resetFault, shutdownReason } from './f
 import {
   BLOCK_EXIT_STATE,
   BLOCK_INJECT_PENDING,
+  BLOCK_SINGLE_STEP,
   BLOCK_SKIP_NEXT,
   EXIT_KIND_NONE,
   LIMIT_VCPUS,
   VCPU_EXIT_KIND,
 } from './generated/layout';
 import { readMsr } from './msr';
-import { finishInstruction } from './pending-events';
+import { forgetGrants } from './pending-events';
 import { definePhysical } from './physical';
 import { debugLength, takeDebug } from './port-io';
 import { markStale, resetRun, setTicking } from './run';
@@ -51,7 +52,8 @@ export function attach(on: bool): void {
     store<u32>(block, NOT_AT_EXIT, BLOCK_EXIT_STATE);
     store<u32>(block, 0, BLOCK_INJECT_PENDING);
     store<u32>(block, 0, BLOCK_SKIP_NEXT);
-    finishInstruction(block);
+    store<u32>(block, 0, BLOCK_SINGLE_STEP);
+    forgetGrants(block);
   }
   setTicking(on);
   markStale();

@@ -93,6 +93,24 @@ function supplied(address: u64, size: usize, value: u64): u64 {
   return value;
 }
 
+/** Whether a read takes each byte of a page for which a reply has supplied data from that data. */
+export function isCoveredBySupplies(address: u64, size: u32): bool {
+  const count = load<u32>(cpu + BLOCK_SUPPLY_COUNT);
+  for (let k: u64 = 0; k < size; k++) {
+    let asked = false;
+    let covered = false;
+    for (let i: u32 = 0; i < count; i++) {
+      const supply = cpu + BLOCK_SUPPLIES + usize(i) * 80;
+      const start = load<u64>(supply);
+      if (start >> 12 != (address + k) >> 12) continue;
+      asked = true;
+      if (address + k - start < load<u64>(supply, 8)) covered = true;
+    }
+    if (asked && !covered) return false;
+  }
+  return true;
+}
+
 function loadSlow(address: u64, size: usize): u64 {
   if (!check(address, size)) return 0;
   const inFirst = usize(4096) - (usize(address) & 0xfff);

@@ -21,6 +21,7 @@ import {
   BLOCK_INJECT_VECTOR,
   BLOCK_PASS_KIND,
   BLOCK_PENDING_DEBUG,
+  BLOCK_SINGLE_STEP,
   BLOCK_SUPPLY_COUNT,
   EXIT_KIND_EVENT_INJECTED,
   VCPU_CR2,
@@ -33,12 +34,22 @@ import { deliver, deliverException, EVENT_HARDWARE, recordDebug } from './interr
 import { beginExit } from './physical';
 import { cpu, IF, rip } from './state';
 
-/** Everything that was granted to the running instruction ends with it. */
-export function finishInstruction(block: usize): void {
+/** Values of `singleStep`. */
+export const STEP_ARMED: u32 = 1;
+export const STEP_DUE: u32 = 2;
+
+/** The instruction at RIP begins anew: nothing is granted to it. */
+export function forgetGrants(block: usize): void {
   store<u32>(block, 0, BLOCK_ALLOW_COUNT);
   store<u32>(block, 0, BLOCK_SUPPLY_COUNT);
   store<u32>(block, 0, BLOCK_PASS_KIND);
   store<u32>(block, DELIVERY_NONE, BLOCK_DELIVERY);
+}
+
+/** An instruction or an event is complete: everything that was granted ends with it, and so does a single step. */
+export function finishInstruction(block: usize): void {
+  forgetGrants(block);
+  if (load<u32>(block + BLOCK_SINGLE_STEP) == STEP_ARMED) store<u32>(block, STEP_DUE, BLOCK_SINGLE_STEP);
 }
 
 /** Time passes without an instruction. */

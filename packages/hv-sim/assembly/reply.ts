@@ -11,6 +11,7 @@ import {
   BLOCK_PASS_REGISTER,
   BLOCK_PASS_VALUE,
   BLOCK_PENDING_DEBUG,
+  BLOCK_SINGLE_STEP,
   BLOCK_SKIP_NEXT,
   BLOCK_SUPPLIES,
   BLOCK_SUPPLY_COUNT,
@@ -18,9 +19,11 @@ import {
   EXIT_KIND_EPT_VIOLATION,
   EXIT_KIND_EVENT_INJECTED,
   EXIT_KIND_NONE,
+  EXIT_KIND_SINGLE_STEP,
   LIMIT_ALLOWANCES,
   LIMIT_SUPPLIES,
   REPLY_ALLOW_ONCE,
+  REPLY_SINGLE_STEP,
   REPLY_SKIP,
   REPLY_SUPPLY_READ,
   VCPU_EXIT_ACCESS,
@@ -35,7 +38,7 @@ import {
   VCPU_REPLY_DATA_LENGTH,
   VCPU_REPLY_VALUE,
 } from './generated/layout';
-import { finishInstruction } from './pending-events';
+import { finishInstruction, forgetGrants, STEP_ARMED, STEP_DUE } from './pending-events';
 import { ACCESS_READ } from './physical';
 import { rip, selectVcpu, setRip } from './state';
 import { blockOf, GUEST } from './vcpu-blocks';
@@ -111,7 +114,12 @@ export function reply(index: usize, action: u32): void {
   const kind = load<u32>(block + VCPU_EXIT_KIND);
   store<u32>(block, NOT_AT_EXIT, BLOCK_EXIT_STATE);
   store<u32>(block, EXIT_KIND_NONE, VCPU_EXIT_KIND);
-  if (index == GUEST || kind == EXIT_KIND_EVENT_INJECTED) return;
+  if (index == GUEST) return;
+  // A step that is due stays so: its exit comes before anything else happens.
+  if (action == REPLY_SINGLE_STEP && load<u32>(block + BLOCK_SINGLE_STEP) != STEP_DUE) {
+    store<u32>(block, STEP_ARMED, BLOCK_SINGLE_STEP);
+  }
+  if (kind == EXIT_KIND_EVENT_INJECTED || kind == EXIT_KIND_SINGLE_STEP) return;
   if (action == REPLY_SKIP) {
     skip(block);
   } else if (action == REPLY_ALLOW_ONCE || action == REPLY_SUPPLY_READ) {
@@ -126,6 +134,6 @@ export function reply(index: usize, action: u32): void {
     }
   } else {
     store<u32>(block, 0, BLOCK_SKIP_NEXT);
-    finishInstruction(block);
+    forgetGrants(block);
   }
 }

@@ -26,9 +26,11 @@ import {
   BLOCK_PASS_KIND,
   BLOCK_PENDING_DEBUG,
   BLOCK_SHADOW,
+  BLOCK_SINGLE_STEP,
   BLOCK_SKIP_NEXT,
   BLOCK_SUPPLY_COUNT,
   EXIT_CAUSE_EVENT_DELIVERY,
+  EXIT_KIND_SINGLE_STEP,
   EXIT_KIND_TICK,
   LIMIT_VCPUS,
   OP_LENGTH,
@@ -41,7 +43,8 @@ import {
   VCPU_RFLAGS,
 } from './generated/layout';
 import { delivered, deliverException, forgetDelivered } from './interrupt';
-import { deliverPending, finishInstruction, passTime } from './pending-events';
+import { deliverPending, finishInstruction, passTime, STEP_DUE } from './pending-events';
+import { beginExit } from './physical';
 import { isLongCode } from './segment';
 import { cpu, IF, rip, selectVcpu, setRip, TF } from './state';
 import { flushAllTlbs, refreshTlb } from './tlb';
@@ -134,7 +137,11 @@ function runVcpu(limit: i32): i32 {
     return 0;
   }
   const trap = (load<u32>(cpu + VCPU_RFLAGS) & TF) != 0;
-  const granted = load<u32>(cpu + BLOCK_ALLOW_COUNT) | load<u32>(cpu + BLOCK_SUPPLY_COUNT) | load<u32>(cpu + BLOCK_PASS_KIND);
+  const granted =
+    load<u32>(cpu + BLOCK_ALLOW_COUNT) |
+    load<u32>(cpu + BLOCK_SUPPLY_COUNT) |
+    load<u32>(cpu + BLOCK_PASS_KIND) |
+    load<u32>(cpu + BLOCK_SINGLE_STEP);
   const slice = trap || shadow || granted || observing ? 1 : limit;
   store<u32>(cpu + BLOCK_SHADOW, 0);
   if (trap) forgetDelivered();
@@ -162,6 +169,15 @@ function runVcpu(limit: i32): i32 {
   }
   if (observing && done > 0) observed(load<u32>(cpu + VCPU_INDEX));
   return i32(time - started);
+}
+
+/** Raises the exit of a single step that is done, unless another exit goes first. */
+function finishStep(): void {
+  if (load<u32>(cpu + BLOCK_SINGLE_STEP) != STEP_DUE || load<u32>(cpu + BLOCK_EXIT_STATE) != NOT_AT_EXIT) return;
+  store<u32>(cpu + BLOCK_SINGLE_STEP, 0);
+  beginExit(EXIT_KIND_SINGLE_STEP);
+  clearFault();
+  queue(cpu);
 }
 
 /** Whether a VCPU could execute now. */
@@ -259,7 +275,8 @@ export function run(budget: i32, untilExit: bool): i32 {
     const left = event - time;
     let limit = alone ? ALONE_LIMIT : turn;
     if (u64(limit) > left) limit = i32(left);
-    turn -= runVcpu(limit);
+    if (load<u32>(cpu + BLOCK_SINGLE_STEP) != STEP_DUE) turn -= runVcpu(limit);
+    finishStep();
     // An exit takes a VCPU long enough for the others to go on: one that exits again and again must not hold them up.
     if (load<u32>(cpu + BLOCK_EXIT_STATE) != NOT_AT_EXIT) turn = 0;
   }

@@ -2,10 +2,12 @@
 // its accesses have succeeded, so a fault in the middle leaves the instruction restartable.
 
 import { alu } from './alu';
+import { repIterationExits } from './exits';
 import { attention, fault } from './fault';
 import {
   ALU_CMP,
   BLOCK_ALLOW_COUNT,
+  BLOCK_SINGLE_STEP,
   FLAG_ADDRESS_32,
   FLAG_REPEAT,
   FLAG_REPEAT_NOT_EQUAL,
@@ -20,7 +22,7 @@ import {
   OP_SIZE,
   VCPU_RAX,
 } from './generated/layout';
-import { probeWrite } from './memory';
+import { isCoveredBySupplies, probeWrite } from './memory';
 import { cutToSize, loadOfSize, storeOfSize } from './operand';
 import {
   cpu,
@@ -47,6 +49,14 @@ function compare(size: u32, a: u64, b: u64): void {
   else if (size == 2) alu<u16>(ALU_CMP, a, b);
   else if (size == 4) alu<u32>(ALU_CMP, a, b);
   else alu<u64>(ALU_CMP, a, b);
+}
+
+function sourceAddress(op: usize, addressMask: u64): u64 {
+  return (general(RSI) & addressMask) + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+}
+
+function targetAddress(_op: usize, addressMask: u64): u64 {
+  return general(RDI) & addressMask;
 }
 
 /** One iteration without the counter. */
@@ -100,10 +110,59 @@ function iterate(op: usize, code: u32, addressMask: u64): void {
       storeOfSize(to, size, cutToSize(general(RAX), size));
   }
   if (fault) return;
-  if (code == I_MOVS || code == I_LODS || code == I_CMPS || code == I_OUTS) {
+  if (readsSource(code)) {
     setGeneral(RSI, (from + step) & addressMask);
   }
-  if (code != I_LODS && code != I_OUTS) setGeneral(RDI, (to + step) & addressMask);
+  if (usesTarget(code)) setGeneral(RDI, (to + step) & addressMask);
+}
+
+/** Pages of both ends of the element at which a granted instruction went on. */
+let sourceFirst: u64 = 0;
+let sourceLast: u64 = 0;
+let targetFirst: u64 = 0;
+let targetLast: u64 = 0;
+
+function readsSource(code: u32): bool {
+  return code == I_MOVS || code == I_LODS || code == I_CMPS || code == I_OUTS;
+}
+
+function usesTarget(code: u32): bool {
+  return code != I_LODS && code != I_OUTS;
+}
+
+function rememberPages(op: usize, code: u32, addressMask: u64): void {
+  const last = u64(load<u8>(op, OP_SIZE)) - 1;
+  if (readsSource(code)) {
+    const source = sourceAddress(op, addressMask);
+    sourceFirst = source >> 12;
+    sourceLast = (source + last) >> 12;
+  }
+  if (usesTarget(code)) {
+    const target = targetAddress(op, addressMask);
+    targetFirst = target >> 12;
+    targetLast = (target + last) >> 12;
+  }
+}
+
+/** The next element lies on the remembered pages, and what it reads of pages with supplied data is all supplied. */
+function isSamePages(op: usize, code: u32, addressMask: u64): bool {
+  const size: u32 = load<u8>(op, OP_SIZE);
+  const last = u64(size) - 1;
+  if (readsSource(code)) {
+    const source = sourceAddress(op, addressMask);
+    const first = source >> 12;
+    const end = (source + last) >> 12;
+    if ((first != sourceFirst && first != sourceLast) || (end != sourceFirst && end != sourceLast)) return false;
+    if (!isCoveredBySupplies(source, size)) return false;
+  }
+  if (usesTarget(code)) {
+    const target = targetAddress(op, addressMask);
+    const first = target >> 12;
+    const end = (target + last) >> 12;
+    if ((first != targetFirst && first != targetLast) || (end != targetFirst && end != targetLast)) return false;
+    if ((code == I_CMPS || code == I_SCAS) && !isCoveredBySupplies(target, size)) return false;
+  }
+  return true;
 }
 
 /** Executes a string instruction, with its prefix. */
@@ -119,10 +178,14 @@ export function execString(op: usize, code: u32): void {
   }
   const compares = code == I_CMPS || code == I_SCAS;
   let count = general(RCX) & addressMask;
+  // A single step is one element (SDM vol. 3C, 26.5.2: the monitor trap flag).
+  const granted = load<u32>(cpu + BLOCK_ALLOW_COUNT) != 0;
+  const single = (granted && repIterationExits()) || load<u32>(cpu + BLOCK_SINGLE_STEP) != 0;
+  if (granted) rememberPages(op, code, addressMask);
   for (let done = 0; count != 0; done++) {
-    // What a reply allowed once is one element: the next may lie where somebody wants to see it.
-    const allowedOnce = done != 0 && load<u32>(cpu + BLOCK_ALLOW_COUNT) != 0;
-    if (done == ITERATIONS_PER_STEP || attention || allowedOnce) {
+    // What a reply allowed ends with its pages: elsewhere somebody may want to see the element.
+    const ended = done != 0 && (single || (granted && !isSamePages(op, code, addressMask)));
+    if (done == ITERATIONS_PER_STEP || attention || ended) {
       setRipSet(true);
       return;
     }

@@ -10,4 +10,5 @@ export const EXIT_SWITCHES: { readonly [K in SwitchedExit['kind']]: number } = {
   vmcall: 5,
   'event-injected': 6,
   'page-walk-updates': 7,
+  'rep-iterations': 8,
 };

@@ -39,6 +39,8 @@ export const VCPU_SIDE = defineRecord({
   delivery: 'u32',
   /** 1 when SMAP did not apply to the entries of the supervisor's TLB (EFLAGS.AC was set). */
   smapOpen: 'u32',
+  /** Reply SINGLE_STEP: 0 none, 1 an instruction or event is to be completed, 2 it is and its exit is due. */
+  singleStep: 'u32',
   /** Added to the machine's clock to give the time-stamp counter. */
   tscOffset: 'u64',
   /** Local APIC (SDM vol. 3A, 10.12): time of the next timer interrupt in microseconds, 0 for none. */

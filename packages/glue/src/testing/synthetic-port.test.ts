@@ -215,3 +215,19 @@ describe('rights and injection', () => {
     ]);
   });
 });
+
+test('a single step is raised once for each reply that asks for it', () => {
+  const port = createSyntheticPort({ vcpus: 2 });
+  expect(() => port.raiseSingleStep(0)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_NOT_AT_EXIT' }));
+  port.raiseViolation(0, { gpa: gpa(0x1000), access: Access.WRITE });
+  port.next(1);
+  port.reply(0, Reply.SINGLE_STEP);
+  expect(() => port.raiseSingleStep(1)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_NOT_AT_EXIT' }));
+  port.raiseSingleStep(0);
+  expect(port.next(1)).toBe(0);
+  expect(port.vcpu(0).exitKind).toBe(ExitKind.SINGLE_STEP);
+  port.reply(0, Reply.RETRY);
+  expect(() => port.raiseSingleStep(0)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_NOT_AT_EXIT' }));
+  port.setExit({ kind: 'rep-iterations' }, true);
+  expect(port.isExitOn({ kind: 'rep-iterations' })).toBe(true);
+});

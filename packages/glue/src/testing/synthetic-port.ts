@@ -8,7 +8,7 @@ import {
   type Gva,
   gpa,
   isExpressible,
-  type Reply,
+  Reply,
   type ShutdownReason,
   u32Index,
   type VcpuRecord,
@@ -122,6 +122,8 @@ export class SyntheticPort implements FullPort {
   readonly #state: Uint8Array;
   readonly #lastReply: Int8Array;
   readonly #pendingInjection: Uint8Array;
+  /** 1 after the reply SINGLE_STEP, until its exit is raised. */
+  readonly #stepping: Uint8Array;
   readonly #exitsOn = new Set<string>();
   #pauses = 0;
   #closed = false;
@@ -141,6 +143,7 @@ export class SyntheticPort implements FullPort {
     this.#state = new Uint8Array(this.vcpuCount + 1);
     this.#lastReply = new Int8Array(this.vcpuCount + 1).fill(-1);
     this.#pendingInjection = new Uint8Array(this.vcpuCount);
+    this.#stepping = new Uint8Array(this.vcpuCount);
   }
 
   // --- what the test does ---
@@ -189,6 +192,19 @@ export class SyntheticPort implements FullPort {
     record.u32[REPLY_VALUE] = record.u32[NEW_VALUE]!;
     record.u32[REPLY_VALUE + 1] = record.u32[NEW_VALUE + 1]!;
     this.raise(index);
+  }
+
+  /**
+   * Queues the exit that the reply SINGLE_STEP asks for; the test has moved the record's RIP.
+   * @throws GlueError ERR_GLUE_NOT_AT_EXIT when that reply was not given, or its exit was raised already
+   */
+  raiseSingleStep(index: number): void {
+    if (this.#stepping[index] !== 1) {
+      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `nobody asked for a single step of VCPU ${index}`);
+    }
+    this.#records[index]!.u32[KIND] = ExitKind.SINGLE_STEP;
+    this.raise(index);
+    this.#stepping[index] = 0;
   }
 
   /** Queues a tick of the guest. Time is what the test set. */
@@ -332,6 +348,7 @@ export class SyntheticPort implements FullPort {
     }
     this.#state[index] = 0;
     this.#lastReply[index] = action;
+    if (action === Reply.SINGLE_STEP && index < this.vcpuCount) this.#stepping[index] = 1;
     this.replies++;
   }
 

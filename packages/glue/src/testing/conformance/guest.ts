@@ -95,6 +95,11 @@ function idt(): Uint8Array {
   return Uint8Array.from(gates.flat());
 }
 
+/** Where the guest handles an exception. */
+export function exceptionHandler(vector: number): Gva {
+  return gva(BigInt(at.HANDLERS + vector * HANDLER_SIZE));
+}
+
 function handlers(): Uint8Array {
   const stubs = Array.from({ length: 32 }, (_, vector) => {
     const before = [

@@ -112,6 +112,22 @@ export const PROGRAMS = {
     labelled('access', code('rep movsb', 'f3 a4')),
     ...END,
   ],
+  'copy-down': [
+    point('rsi', at.DATA + COPY_SOURCE + 2 * COPY_HALF - 1),
+    point('rdi', at.NEXT_DATA + COPY_HALF - 1),
+    load('rcx', BigInt(2 * COPY_HALF)),
+    code('std', 'fd'),
+    labelled('access', code('rep movsb', 'f3 a4')),
+    code('cld', 'fc'),
+    ...END,
+  ],
+  'copy-page-to-page': [
+    point('rsi', at.DATA + COPY_SOURCE),
+    point('rdi', at.NEXT_DATA + OFFSET),
+    load('rcx', BigInt(2 * COPY_HALF)),
+    labelled('access', code('rep movsb', 'f3 a4')),
+    ...END,
+  ],
   call: [
     load('rax', BigInt(at.FAR_CODE)),
     labelled('call', code('call rax', 'ff d0')),

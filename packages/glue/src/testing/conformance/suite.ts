@@ -4,8 +4,10 @@ import { type ConformanceGuest, conformanceGuest } from './guest.js';
 import { guestCases } from './guest-cases.js';
 import { lifecycleCases } from './lifecycle-cases.js';
 import { memoryCases } from './memory-cases.js';
+import { repetitionCases } from './repetition-cases.js';
 import { replyCases } from './reply-cases.js';
 import { ConformanceSession, type ConformanceTarget, check } from './session.js';
+import { singleStepCases } from './single-step-cases.js';
 import { switchedExitCases } from './switched-exit-cases.js';
 import { vectorCases } from './vector-cases.js';
 import { violationCases } from './violation-cases.js';
@@ -15,6 +17,8 @@ export const conformanceCases: readonly ConformanceCase[] = [
   ...memoryCases,
   ...violationCases,
   ...replyCases,
+  ...repetitionCases,
+  ...singleStepCases,
   ...switchedExitCases,
   ...guestCases,
   ...vectorCases,
