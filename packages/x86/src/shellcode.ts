@@ -1,0 +1,14 @@
+/**
+ * Entry point `@introd/x86/shellcode`: an emulator that tells whether bytes behave as shellcode does.
+ */
+export { emulateShellcode } from './shellcode/emulate-shellcode.js';
+export type {
+  GeneralRegister,
+  SegmentName,
+  ShellcodeAccess,
+  ShellcodeOptions,
+  ShellcodeResult,
+  ShellcodeSegment,
+  ShellcodeTraceStep,
+} from './shellcode/options.js';
+export { ShellcodeFlag, type ShellcodeStatus } from './shellcode/shellcode-flags.js';

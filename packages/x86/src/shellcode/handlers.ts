@@ -1,0 +1,35 @@
+import { type Instruction, Mnemonic } from '../decoder.js';
+import { arithmeticHandlers } from './arithmetic-instructions.js';
+import { bitHandlers } from './bit-instructions.js';
+import { controlFlowHandlers } from './control-flow.js';
+import type { Handler } from './instruction.js';
+import { moveHandlers } from './move-instructions.js';
+import { multiplyHandlers } from './multiply-instructions.js';
+import { shiftHandlers } from './shift-instructions.js';
+import { stackHandlers } from './stack-instructions.js';
+import { stringHandlers } from './string-instructions.js';
+import { systemHandlers } from './system.js';
+import { moveDouble, vectorHandlers } from './vector-instructions.js';
+import { x87Handlers } from './x87.js';
+
+const handlers = new Map<Mnemonic, Handler>([
+  ...arithmeticHandlers,
+  ...bitHandlers,
+  ...controlFlowHandlers,
+  ...moveHandlers,
+  ...multiplyHandlers,
+  ...shiftHandlers,
+  ...stackHandlers,
+  ...stringHandlers,
+  ...systemHandlers,
+  ...vectorHandlers,
+  ...x87Handlers,
+]);
+
+/** What executes an instruction; undefined when nothing does. */
+export function handlerOf(instruction: Instruction): Handler | undefined {
+  const { mnemonic } = instruction;
+  if (!stringHandlers.has(mnemonic) || instruction.isStringInstruction) return handlers.get(mnemonic);
+  // SSE2 has a move and a comparison of a double with the names of string instructions.
+  return mnemonic === Mnemonic.Movsd ? moveDouble : undefined;
+}
