@@ -58,7 +58,7 @@ async function main() {
     return;
   }
   if (heap) {
-    printHeapGrowth(quick ? 500_000 : 5_000_000);
+    process.exitCode = printHeapGrowth(quick ? 1_000_000 : undefined) ? 0 : 1;
     return;
   }
   if (referenceFolder === undefined) {

@@ -59,24 +59,25 @@ function isExhausted(operand: MemoryOperand, registers: Uint32Array): boolean {
   return registers[RCX] === 0 && (operand.address32 || registers[RCX + 1] === 0);
 }
 
+// Every sum is brought back to 32 bits at once: a value that is neither would be boxed, 16 bytes for each exit.
 function addressOf(operand: MemoryOperand, registers: Uint32Array, out: AccessList, index: number): void {
-  let low = operand.displacementLow;
-  let high = operand.displacementHigh;
+  let low = operand.displacementLow >>> 0;
+  let high = operand.displacementHigh | 0;
   if (operand.base !== NO_REGISTER) {
     const at = RAX + operand.base * 2;
-    low += registers[at]!;
-    high += registers[at + 1]! + (low > 0xffff_ffff ? 1 : 0);
-    low >>>= 0;
+    const sum = low + registers[at]!;
+    high = (high + (registers[at + 1]! | 0) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+    low = sum >>> 0;
   }
   if (operand.index !== NO_REGISTER) {
     const at = RAX + operand.index * 2;
     const shift = operand.scaleShift;
     const indexLow = operand.indexByte ? registers[at]! & 0xff : registers[at]!;
-    const indexHigh = operand.indexByte ? 0 : registers[at + 1]!;
-    low += (indexLow << shift) >>> 0;
-    high +=
-      (shift === 0 ? indexHigh : (indexHigh << shift) | (indexLow >>> (32 - shift))) + (low > 0xffff_ffff ? 1 : 0);
-    low >>>= 0;
+    const indexHigh = operand.indexByte ? 0 : registers[at + 1]! | 0;
+    const sum = low + ((indexLow << shift) >>> 0);
+    const scaledHigh = shift === 0 ? indexHigh : (indexHigh << shift) | (indexLow >>> (32 - shift));
+    high = (high + scaledHigh + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+    low = sum >>> 0;
   }
   if (operand.bitRegister !== NO_REGISTER) {
     // The register is a signed number of bits; whole operands of it move the address (SDM vol. 2A, 3.1.1.9).
@@ -92,21 +93,21 @@ function addressOf(operand: MemoryOperand, registers: Uint32Array, out: AccessLi
       offsetLow = operand.size === 4 ? (bitsLow >> 3) & ~3 : ((bitsLow << 16) >> 19) & ~1;
       offsetHigh = offsetLow >> 31;
     }
-    low += offsetLow >>> 0;
-    high += offsetHigh + (low > 0xffff_ffff ? 1 : 0);
-    low >>>= 0;
+    const sum = low + (offsetLow >>> 0);
+    high = (high + offsetHigh + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+    low = sum >>> 0;
   }
   if (operand.address32) {
     high = 0;
   }
   if (operand.segment !== undefined) {
     const at = operand.segment === 'fs' ? FS_BASE : GS_BASE;
-    low += registers[at]!;
-    high += registers[at + 1]! + (low > 0xffff_ffff ? 1 : 0);
-    low >>>= 0;
+    const sum = low + registers[at]!;
+    high = (high + (registers[at + 1]! | 0) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+    low = sum >>> 0;
   }
   out.low[index] = low;
-  out.high[index] = high >>> 0;
+  out.high[index] = high;
   out.size[index] = operand.size;
   out.access[index] = operand.access & (Access.READ | Access.WRITE);
 }
