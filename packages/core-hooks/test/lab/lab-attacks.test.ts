@@ -35,6 +35,21 @@ const GUARDS: readonly { readonly thing: HookedThing; readonly hook: string; rea
       });
     },
   },
+  {
+    thing: 'remap',
+    hook: 'translation',
+    guard: (lab, enforce) => {
+      const { systemCr3 } = lab.guest.truth;
+      lab.engine.addressSpaces = { systemCr3, isKnown: () => true };
+      lab.engine.hooks.translation.set({
+        cr3: systemCr3,
+        va: lab.label('LabGuardedPage'),
+        callback: (event) => {
+          event.verdict = lab.judge('translation', enforce && event.newGpa !== event.oldGpa);
+        },
+      });
+    },
+  },
   { thing: 'overwrite', hook: 'write', guard: guardedBytes },
   {
     thing: 'push',

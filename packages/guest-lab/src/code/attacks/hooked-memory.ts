@@ -9,8 +9,8 @@ import { entryAddress, SparePage } from './page-mapping.js';
 export const GUARDED_OFFSET = 0x800;
 /** Bytes before the guarded ones at which a copy begins, and bytes that it copies. */
 const COPY = { before: 0x10, length: 0x30 } as const;
-/** An ignored bit of a page-table entry. */
-const SOFTWARE_BIT = 9;
+/** R/W of a page-table entry. */
+const WRITABLE_BIT = 1;
 /** Bits of an entry that are not its frame. */
 const ENTRY_FLAGS = 0xfff;
 /** XD. */
@@ -46,15 +46,16 @@ LabRemapAttack:
     invlpg [rsi]
     jmp LabReportEffect
 
+; The entry changes, its frame does not.
 LabRemapBenign:
     xor r15d, r15d
     ${guardedEntry}
     mov rax, rbx
-    btc rax, ${SOFTWARE_BIT}
+    btc rax, ${WRITABLE_BIT}
     mov [rdi], rax
     mov rcx, [rdi]
     xor rcx, rax
-    bt rcx, ${SOFTWARE_BIT}
+    bt rcx, ${WRITABLE_BIT}
     setb r15b
     mov [rdi], rbx
     invlpg [rsi]
