@@ -4,7 +4,16 @@ export class EngineCounters {
   exits = 0;
   eptViolations = 0;
   crWrites = 0;
+  msrWrites = 0;
+  xcrWrites = 0;
+  /** Instructions that load or store a descriptor table register. */
+  descriptorTables = 0;
+  /** INT3 instructions. */
+  breakpoints = 0;
+  vmcalls = 0;
   ticks = 0;
+  /** Reports of delivered events. */
+  injections = 0;
   /** Exits of a kind that nobody hooked. */
   otherExits = 0;
   /** Callbacks of hooks called. */
@@ -17,6 +26,10 @@ export class EngineCounters {
   eventDeliveries = 0;
   /** Exits answered by entering the guest again at the same RIP. */
   retries = 0;
+  /** Reads that were given other bytes than memory holds. */
+  patchedReads = 0;
+  /** Verdicts that a callback insisted on (`AccessEvent.forceVerdict`). */
+  forcedVerdicts = 0;
   /** Exits whose instruction was not executed. */
   blocked = 0;
   /** Instructions found in the instruction cache. */

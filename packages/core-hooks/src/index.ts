@@ -19,8 +19,27 @@ export { type HookParent, PageHook, type PageHookOptions, PageHooks } from './pa
 export { EntryHook, type EntryHookOptions, EntryHooks } from './page-table-hooks/entry-hooks.js';
 export { EntryWriteEvent } from './page-table-hooks/entry-write-event.js';
 export type { EntryRoot } from './page-table-hooks/table-page.js';
-export { type ControlRegister, type CrHook, CrHooks, CrWriteEvent } from './register-hooks/cr-hooks.js';
+export {
+  BreakpointEvent,
+  type BreakpointHookOptions,
+  BreakpointHooks,
+  type RipAdvance,
+  VmcallEvent,
+  type VmcallHookOptions,
+  VmcallHooks,
+} from './register-hooks/call-hooks.js';
+export { type ControlRegister, CrHooks, CrWriteEvent } from './register-hooks/cr-hooks.js';
+export {
+  DescriptorTableEvent,
+  type DescriptorTableHook,
+  DescriptorTableHooks,
+} from './register-hooks/descriptor-table-hooks.js';
+export type { ExitHook } from './register-hooks/exit-listeners.js';
+export { InjectedEvent, InjectionHooks } from './register-hooks/injection-hooks.js';
+export { MsrHooks, MsrWriteEvent } from './register-hooks/msr-hooks.js';
+export { type RegisterHook, RegisterWriteEvent } from './register-hooks/register-write.js';
 export { type TickEvent, type TickHook, TickHooks } from './register-hooks/tick-hooks.js';
+export { XcrHooks, XcrWriteEvent } from './register-hooks/xcr-hooks.js';
 export { GuestMemory, type ReadResult } from './translation/guest-memory.js';
 export type { PagingMode } from './translation/paging-mode.js';
 export {

@@ -11,6 +11,8 @@ export interface AccessValues {
   oldBytes(event: AccessEvent): Uint8Array;
   /** Bytes that the instruction will leave there. */
   newBytes(event: AccessEvent): Uint8Array | undefined;
+  /** Shows the guest other bytes than memory holds. */
+  overlay(event: AccessEvent, gpa: number, bytes: Uint8Array): boolean;
 }
 
 /**
@@ -48,6 +50,11 @@ export class AccessEvent {
   verdict: Verdict = Verdict.ALLOWED;
   /** To be set by the callback: the hook is not needed any more. */
   removeHook = false;
+  /**
+   * To be set by the callback along with NOT_ALLOWED: no policy may soften this verdict. The engine counts it; it is for those who
+   * protect the engine's own code in the guest, where letting the write pass is no option in any mode.
+   */
+  forceVerdict = false;
   /** To be set by the callback: the other hooks of this access and type need not be asked. */
   skipOthers = false;
 
@@ -67,6 +74,17 @@ export class AccessEvent {
   get rip(): Gva {
     const registers = this.vcpu.u32;
     return ((BigInt(registers[RIP + 1]!) << 32n) | BigInt(registers[RIP]!)) as Gva;
+  }
+
+  /**
+   * For read hooks: the guest sees other bytes than memory holds. Sets the verdict ALLOWED_PATCHED. Where several hooks cover the same
+   * byte the one that was called last wins.
+   * @param gpa where `bytes` begin; what lies outside of the access does not count
+   * @param bytes what the guest sees; copied
+   * @returns false, and nothing is changed, when this is no read or `bytes` lie outside of it altogether
+   */
+  overlay(gpa: Gpa, bytes: Uint8Array): boolean {
+    return this.#values.overlay(this, gpa, bytes);
   }
 
   /** The accessed bytes as they are in memory now: a copy. Empty when they are not RAM. */

@@ -1,40 +1,83 @@
 import { ExitKind, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { EngineCounters } from '../counters.js';
+import type { BreakpointHooks, VmcallHooks } from '../register-hooks/call-hooks.js';
 import type { CrHooks } from '../register-hooks/cr-hooks.js';
+import type { DescriptorTableHooks } from '../register-hooks/descriptor-table-hooks.js';
+import type { InjectionHooks } from '../register-hooks/injection-hooks.js';
+import type { MsrHooks } from '../register-hooks/msr-hooks.js';
 import type { TickHooks } from '../register-hooks/tick-hooks.js';
+import type { XcrHooks } from '../register-hooks/xcr-hooks.js';
 import type { EptDispatcher } from './dispatch-ept.js';
 
 const EXIT_KIND = u32Index('exitKind');
-const EXIT_REGISTER = u32Index('exitRegister');
+
+/** The hooks of everything but memory. */
+export interface RegisterHooks {
+  readonly cr: CrHooks;
+  readonly msr: MsrHooks;
+  readonly xcr: XcrHooks;
+  readonly descriptorTable: DescriptorTableHooks;
+  readonly breakpoint: BreakpointHooks;
+  readonly vmcall: VmcallHooks;
+  readonly injected: InjectionHooks;
+  readonly tick: TickHooks;
+}
 
 /** Takes each kind of exit to those who decide about it. */
 export class Dispatcher {
   constructor(
     readonly ept: EptDispatcher,
-    readonly cr: CrHooks,
-    readonly tick: TickHooks,
+    readonly hooks: RegisterHooks,
     readonly counters: EngineCounters,
   ) {}
 
   /** The verdict about the exit in a record. */
   dispatch(record: VcpuRecord, index: number, time: number): Verdict {
+    const { counters, hooks } = this;
     switch (record.u32[EXIT_KIND]) {
       case ExitKind.EPT_VIOLATION:
         return this.ept.dispatch(record, index);
       case ExitKind.CR_WRITE:
-        this.counters.crWrites++;
-        return this.cr.dispatch(record, index, record.u32[EXIT_REGISTER]!);
+        counters.crWrites++;
+        return hooks.cr.dispatch(record, index);
+      case ExitKind.MSR_WRITE:
+        counters.msrWrites++;
+        return hooks.msr.dispatch(record, index);
+      case ExitKind.XCR_WRITE:
+        counters.xcrWrites++;
+        return hooks.xcr.dispatch(record, index);
+      case ExitKind.DESCRIPTOR_TABLE:
+        counters.descriptorTables++;
+        return this.ept.dispatchDescriptorTable(record, index, hooks.descriptorTable);
+      case ExitKind.BREAKPOINT: {
+        counters.breakpoints++;
+        const claimed = hooks.breakpoint.dispatch(record, index);
+        if (claimed === undefined) {
+          // Not ours: the guest takes its #BP, unless the INT3 went away after it was met.
+          return this.ept.isBreakpoint(record) ? Verdict.ALLOWED : Verdict.RETRY;
+        }
+        return claimed === 'skip' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED_VIRTUAL;
+      }
+      case ExitKind.VMCALL: {
+        counters.vmcalls++;
+        const claimed = hooks.vmcall.dispatch(record, index);
+        if (claimed === undefined) {
+          return Verdict.ALLOWED;
+        }
+        return claimed === 'skip' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED_VIRTUAL;
+      }
       case ExitKind.TICK:
-        this.counters.ticks++;
-        this.tick.dispatch(time);
+        counters.ticks++;
+        hooks.tick.dispatch(time);
         return Verdict.RETRY;
       case ExitKind.EVENT_INJECTED:
         // A report; there is nothing to execute.
-        this.counters.otherExits++;
+        counters.injections++;
+        hooks.injected.dispatch(record, index);
         return Verdict.RETRY;
       default:
         // Nobody asked for it, so the guest shall have what it would have without us.
-        this.counters.otherExits++;
+        counters.otherExits++;
         return Verdict.ALLOWED;
     }
   }

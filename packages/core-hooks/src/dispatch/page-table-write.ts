@@ -1,9 +1,11 @@
 import type { Gpa } from '@introd/abi';
 
-/** A write to a page-table entry of 8 bytes that has not happened yet. There is one object for all; nothing of it may be kept. */
+/** A write to a page-table entry that has not happened yet. There is one object for all; nothing of it may be kept. */
 export class PageTableWrite {
-  /** Where the entry lies, a multiple of 8. */
+  /** Where the entry lies, a multiple of {@link size}. */
   gpa = 0 as Gpa;
+  /** Bytes of the entry. The high halves of one of 4 bytes are 0. */
+  size: 4 | 8 = 8;
   /** Low half of the entry as it is in memory. */
   oldLow = 0;
   /** High half of it. */
@@ -36,12 +38,12 @@ export class PageTableWrite {
   }
 
   /**
-   * Makes the write commit another entry: all 8 bytes, in one step. Registers and flags become what the instruction
+   * Makes the write commit another entry: all its bytes, in one step; of an entry of 4 bytes the low half of `value`. Registers and flags become what the instruction
    * makes of the unreplaced value, so the guest's code does not notice before it reads the entry again.
    */
   replace(value: bigint): void {
     this.newLow = Number(BigInt.asUintN(32, value));
-    this.newHigh = Number(BigInt.asUintN(32, value >> 32n));
+    this.newHigh = this.size === 8 ? Number(BigInt.asUintN(32, value >> 32n)) : 0;
     this.replaced = true;
   }
 }

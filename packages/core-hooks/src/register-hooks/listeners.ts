@@ -42,6 +42,11 @@ export class Listeners<E> {
   }
 
   call(event: E): void {
+    this.callUntil(event, never);
+  }
+
+  /** Calls them until `isOver` says that the others need not be. */
+  callUntil(event: E, isOver: (event: E) => boolean): void {
     for (const listener of this.#list) {
       if (!listener.removed) {
         this.counters.hookCalls++;
@@ -49,6 +54,9 @@ export class Listeners<E> {
           listener.callback(event);
         } catch (cause) {
           this.onThrow(cause);
+        }
+        if (isOver(event)) {
+          return;
         }
       }
     }
@@ -60,4 +68,8 @@ export class Listeners<E> {
     }
     this.#list = [];
   }
+}
+
+function never(): boolean {
+  return false;
 }

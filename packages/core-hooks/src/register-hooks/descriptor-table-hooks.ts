@@ -1,0 +1,92 @@
+import { type VcpuRecord, Verdict } from '@introd/abi';
+import type { ExitsCapability } from '@introd/glue';
+import type { EngineCounters } from '../counters.js';
+import { type ExitHook, ExitListeners } from './exit-listeners.js';
+
+/** A LIDT or LGDT that has not happened yet. There is one object for all; nothing of it may be kept. */
+export class DescriptorTableEvent {
+  vcpu!: VcpuRecord;
+  vcpuIndex = 0;
+  /** `DescriptorTable` bits: the table and the access. */
+  flags = 0;
+  /** Linear address of the table now. */
+  oldBase = 0n;
+  /** Its last byte, counted from its base. */
+  oldLimit = 0;
+  /** Linear address of the table that is about to be loaded. */
+  newBase = 0n;
+  newLimit = 0;
+  /** To be set by the callback: what shall happen. The strongest verdict of all hooks wins. */
+  verdict: Verdict = Verdict.ALLOWED;
+  /** To be set by the callback: the hook is not needed any more. */
+  removeHook = false;
+}
+
+/** A function to be called when a descriptor table is loaded. */
+export type DescriptorTableHook = ExitHook;
+
+/**
+ * Hooks on the descriptor table registers. The exit of all eight instructions is on exactly while there is a hook; then no operand of
+ * these instructions passes the page hooks either, and the callbacks are asked about LIDT and LGDT (behaviour 1.2.8).
+ */
+export class DescriptorTableHooks {
+  readonly #listeners: ExitListeners<DescriptorTableEvent>;
+  readonly #onThrow: (cause: unknown) => Verdict;
+  /** @internal The event that {@link dispatch} shows to the callbacks. */
+  readonly event = new DescriptorTableEvent();
+  #verdict: Verdict = Verdict.ALLOWED;
+
+  /** @internal */
+  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
+    this.#onThrow = onThrow;
+    this.#listeners = new ExitListeners(port, { kind: 'descriptor-table' }, counters, (cause) =>
+      this.#judge(this.#onThrow(cause)),
+    );
+  }
+
+  /**
+   * Calls `callback` before each load of a table from now on.
+   * @param flags `DescriptorTable` bits; the callback is called when they are exactly those of the exit: `IDTR | WRITE` or `GDTR | WRITE`.
+   * For other combinations the operand's memory is checked, and nobody is called.
+   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   */
+  set(flags: number, callback: (event: DescriptorTableEvent) => void): DescriptorTableHook {
+    const hook = this.#listeners.add((event) => {
+      if (event.flags !== flags) {
+        return;
+      }
+      event.verdict = Verdict.ALLOWED;
+      event.removeHook = false;
+      callback(event);
+      this.#judge(event.verdict);
+      if (event.removeHook) {
+        hook.remove();
+      }
+    });
+    return hook;
+  }
+
+  #judge(verdict: Verdict): void {
+    if (verdict > this.#verdict) {
+      this.#verdict = verdict;
+    }
+  }
+
+  /** @internal The verdict about the load that {@link event} describes. */
+  dispatch(): Verdict {
+    this.#verdict = Verdict.ALLOWED;
+    this.#listeners.listeners.call(this.event);
+    return this.#verdict;
+  }
+
+  /** @internal Switches the exit off when the last hook was removed. @throws what the backend throws */
+  commitRemovals(): void {
+    this.#listeners.commit();
+  }
+
+  /** @internal Removes every hook. @throws what the backend throws */
+  close(): void {
+    this.#listeners.listeners.clear();
+    this.#listeners.commit();
+  }
+}

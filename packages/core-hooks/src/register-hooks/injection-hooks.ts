@@ -1,0 +1,68 @@
+import { u32Index, type VcpuRecord } from '@introd/abi';
+import type { ExitsCapability } from '@introd/glue';
+import type { EngineCounters } from '../counters.js';
+import { type ExitHook, ExitListeners } from './exit-listeners.js';
+
+const EXIT_VECTOR = u32Index('exitVector');
+const EXIT_ERROR_CODE = u32Index('exitErrorCode');
+
+/**
+ * The report of an event that was delivered where one had been injected: that one, or another that came first, in which case the
+ * injected one is lost. There is one object for all; nothing of it may be kept.
+ */
+export class InjectedEvent {
+  vcpu!: VcpuRecord;
+  vcpuIndex = 0;
+
+  /** What was delivered, 0..255. */
+  get vector(): number {
+    return this.vcpu.u32[EXIT_VECTOR]!;
+  }
+
+  /** Its error code; meaningful for vectors that have one. */
+  get errorCode(): number {
+    return this.vcpu.u32[EXIT_ERROR_CODE]!;
+  }
+
+  /** CR2 that it was delivered with. Allocates. */
+  get cr2(): bigint {
+    return this.vcpu.get('exitNewValue');
+  }
+}
+
+/** Who is told about delivered events, in the order in which they were set. The report is on exactly while there is anybody. */
+export class InjectionHooks {
+  readonly #listeners: ExitListeners<InjectedEvent>;
+  readonly #event = new InjectedEvent();
+
+  /** @internal */
+  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => void) {
+    this.#listeners = new ExitListeners(port, { kind: 'event-injected' }, counters, onThrow);
+  }
+
+  /**
+   * Calls `callback` at each report from now on.
+   * @throws what the backend throws when it cannot report; nothing is set then
+   */
+  set(callback: (event: InjectedEvent) => void): ExitHook {
+    return this.#listeners.add(callback);
+  }
+
+  /** @internal */
+  dispatch(vcpu: VcpuRecord, vcpuIndex: number): void {
+    this.#event.vcpu = vcpu;
+    this.#event.vcpuIndex = vcpuIndex;
+    this.#listeners.listeners.call(this.#event);
+  }
+
+  /** @internal Switches the report off when the last was removed. @throws what the backend throws */
+  commitRemovals(): void {
+    this.#listeners.commit();
+  }
+
+  /** @internal Removes every one. @throws what the backend throws */
+  close(): void {
+    this.#listeners.listeners.clear();
+    this.#listeners.commit();
+  }
+}

@@ -1,0 +1,137 @@
+import { u32Index, type VcpuRecord, Verdict } from '@introd/abi';
+import type { ExitsCapability, SwitchedExit } from '@introd/glue';
+import type { EngineCounters } from '../counters.js';
+import { type ExitHook, ExitListeners } from './exit-listeners.js';
+
+const EXIT_REGISTER = u32Index('exitRegister');
+
+/** A write to a register that has not happened yet. There is one object for all; nothing of it may be kept. */
+export class RegisterWriteEvent {
+  vcpu!: VcpuRecord;
+  vcpuIndex = 0;
+  /** To be set by the callback: what shall happen. The strongest verdict of all hooks wins. */
+  verdict: Verdict = Verdict.ALLOWED;
+  /** To be set by the callback: the hook is not needed any more. */
+  removeHook = false;
+
+  /** Value before the write. Allocates. */
+  get oldValue(): bigint {
+    return this.vcpu.get('exitOldValue');
+  }
+
+  /** Value that will be written; an earlier callback's replacement shows here. Allocates. */
+  get newValue(): bigint {
+    return this.vcpu.get('replyValue');
+  }
+
+  /** Makes the write commit another value. The backend commits it as it is: it must be one that the register can hold. */
+  replace(value: bigint): void {
+    this.vcpu.set('replyValue', value);
+  }
+}
+
+/** A function to be called at each write of a register. */
+export type RegisterHook = ExitHook;
+
+/**
+ * Hooks on writes of one kind of register, by number. The exit of a register is on exactly while it has a hook; hooks of one
+ * register are called in the order in which they were set.
+ */
+export class RegisterWriteHooks<E extends RegisterWriteEvent> {
+  readonly #port: ExitsCapability;
+  readonly #counters: EngineCounters;
+  readonly #onThrow: (cause: unknown) => Verdict;
+  readonly #event: E;
+  readonly #exitOf: (register: number) => SwitchedExit;
+  readonly #registers = new Map<number, ExitListeners<E>>();
+  #verdict: Verdict = Verdict.ALLOWED;
+  /** Whether a hook was removed since the last commit that succeeded. */
+  #removed = false;
+
+  /** @internal */
+  constructor(
+    port: ExitsCapability,
+    counters: EngineCounters,
+    onThrow: (cause: unknown) => Verdict,
+    event: E,
+    exitOf: (register: number) => SwitchedExit,
+  ) {
+    this.#port = port;
+    this.#counters = counters;
+    this.#onThrow = onThrow;
+    this.#event = event;
+    this.#exitOf = exitOf;
+  }
+
+  /** Calls `callback` before each write of a register from now on. @throws what the backend throws; nothing is set then */
+  protected setHook(register: number, callback: (event: E) => void): RegisterHook {
+    let listeners = this.#registers.get(register);
+    if (listeners === undefined) {
+      listeners = new ExitListeners<E>(this.#port, this.#exitOf(register), this.#counters, (cause) =>
+        this.#judge(this.#onThrow(cause)),
+      );
+    }
+    const hook = listeners.add((event) => {
+      event.verdict = Verdict.ALLOWED;
+      event.removeHook = false;
+      callback(event);
+      this.#judge(event.verdict);
+      if (event.removeHook) {
+        remove();
+      }
+    });
+    const remove = (): void => {
+      this.#removed = true;
+      hook.remove();
+    };
+    this.#registers.set(register, listeners);
+    return { remove };
+  }
+
+  #judge(verdict: Verdict): void {
+    if (verdict > this.#verdict) {
+      this.#verdict = verdict;
+    }
+  }
+
+  /** @internal The verdict about the write that a VCPU stands at. */
+  dispatch(vcpu: VcpuRecord, vcpuIndex: number): Verdict {
+    return this.judgeWrite(vcpu.u32[EXIT_REGISTER]!, vcpu, vcpuIndex);
+  }
+
+  /** @internal Calls the hooks of a register. */
+  protected judgeWrite(register: number, vcpu: VcpuRecord, vcpuIndex: number): Verdict {
+    const listeners = this.#registers.get(register);
+    this.#verdict = Verdict.ALLOWED;
+    if (listeners !== undefined) {
+      const event = this.#event;
+      event.vcpu = vcpu;
+      event.vcpuIndex = vcpuIndex;
+      listeners.listeners.call(event);
+    }
+    return this.#verdict;
+  }
+
+  /** @internal Switches off the exits of registers whose last hook was removed. @throws what the backend throws */
+  commitRemovals(): void {
+    if (!this.#removed) {
+      return;
+    }
+    for (const [register, listeners] of this.#registers) {
+      if (listeners.listeners.size === 0) {
+        listeners.commit();
+        this.#registers.delete(register);
+      }
+    }
+    this.#removed = false;
+  }
+
+  /** @internal Removes every hook. @throws what the backend throws */
+  close(): void {
+    for (const { listeners } of this.#registers.values()) {
+      listeners.clear();
+    }
+    this.#removed = true;
+    this.commitRemovals();
+  }
+}
