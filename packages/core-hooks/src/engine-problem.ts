@@ -14,6 +14,8 @@ export type EngineProblemKind =
   | 'unknown-page-table-write'
   /** A watched page-table entry changed without an exit; who follows it was told late, and was not asked. */
   | 'missed-page-table-write'
+  /** An instruction read hidden bytes in a way that cannot be answered with what the guest shall see; it was blocked. */
+  | 'hidden-read'
   /** A guest made an exit repeat beyond the engine's bound; it was answered without the instruction. */
   | 'retry-limit';
 

@@ -13,6 +13,7 @@ import { Dispatcher } from './dispatch/dispatch.js';
 import { EptDispatcher } from './dispatch/dispatch-ept.js';
 import type { EptContext } from './dispatch/ept-context.js';
 import { Grants } from './dispatch/grants.js';
+import { ReadOverlay } from './dispatch/read-overlay.js';
 import { StorePlan } from './dispatch/store-plan.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 import { CoreHooksError } from './error.js';
@@ -24,8 +25,14 @@ import { InstructionCache } from './instruction-cache/instruction-cache.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
 import { type EngineChanges, EntryHooks } from './page-table-hooks/entry-hooks.js';
-import { CrHooks } from './register-hooks/cr-hooks.js';
-import { TickHooks } from './register-hooks/tick-hooks.js';
+import type { BreakpointHooks, VmcallHooks } from './register-hooks/call-hooks.js';
+import type { CrHooks } from './register-hooks/cr-hooks.js';
+import type { DescriptorTableHooks } from './register-hooks/descriptor-table-hooks.js';
+import type { InjectionHooks } from './register-hooks/injection-hooks.js';
+import type { MsrHooks } from './register-hooks/msr-hooks.js';
+import { RegisterHooks } from './register-hooks/register-hooks.js';
+import type { TickHooks } from './register-hooks/tick-hooks.js';
+import type { XcrHooks } from './register-hooks/xcr-hooks.js';
 import { GuestMemory } from './translation/guest-memory.js';
 import { PageCache } from './translation/page-cache.js';
 import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } from './translation/paging-mode.js';
@@ -76,6 +83,12 @@ export class Engine {
     readonly pageTable: EntryHooks;
     readonly translation: TranslationHooks;
     readonly cr: CrHooks;
+    readonly msr: MsrHooks;
+    readonly xcr: XcrHooks;
+    readonly descriptorTable: DescriptorTableHooks;
+    readonly breakpoint: BreakpointHooks;
+    readonly vmcall: VmcallHooks;
+    readonly injected: InjectionHooks;
     readonly tick: TickHooks;
   };
   readonly counters = new EngineCounters();
@@ -91,6 +104,7 @@ export class Engine {
   readonly #context: EptContext;
   readonly #rights: PageRights;
   readonly #cache: InstructionCache;
+  readonly #registerHooks: RegisterHooks;
   readonly #pages: PageCache;
   readonly #fallback: Verdict;
   readonly #stages: ReplyStage[] = [];
@@ -155,32 +169,44 @@ export class Engine {
       isWriteHooked: (frame) => pageHooks.watchesWrites(frame),
       flushInstructions: () => this.#cache.clear(),
     });
-    const crHooks = new CrHooks(port, counters, (cause) => {
-      this.#report('callback', 'the callback of a control register hook threw', cause);
-      return this.#fallback;
-    });
-    const tickHooks = new TickHooks(counters, (cause) =>
-      this.#report('callback', 'the callback of a tick hook threw', cause),
-    );
+    const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
+      this.#report(kind, message, cause);
+    this.#registerHooks = new RegisterHooks({ port, counters, fallback: this.#fallback, report });
+    const overlay = new ReadOverlay();
     this.#context = {
       port,
       hooks: pageHooks,
       rights: this.#rights,
       memory: this.memory,
       translator: this.translator,
+      pages: this.#pages,
       cache: this.#cache,
       grants,
-      plan: new StorePlan(port, this.#pages, this.translator),
+      overlay,
+      plan: new StorePlan(port, this.#pages, this.translator, overlay),
       counters,
       ledger: options.ledger,
       fallback: this.#fallback,
       addressSpaces: everyAddressSpace,
-      report: (kind, message, cause) => this.#report(kind, message, cause),
+      report,
     };
     const translation = new TranslationHooks(this.#context);
     translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, translation);
-    this.hooks = { page: pageHooks, pageTable, translation, cr: crHooks, tick: tickHooks };
-    this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), crHooks, tickHooks, counters);
+    const { msr, descriptorTable, cr, xcr, breakpoint, vmcall, injected, tick } = this.#registerHooks;
+    this.hooks = {
+      page: pageHooks,
+      pageTable,
+      translation,
+      msr,
+      descriptorTable,
+      cr,
+      xcr,
+      breakpoint,
+      vmcall,
+      injected,
+      tick,
+    };
+    this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters);
   }
 
   /**
@@ -280,12 +306,7 @@ export class Engine {
       return;
     }
     this.#closed = true;
-    this.hooks.tick.close();
-    try {
-      this.hooks.cr.close();
-    } catch (cause) {
-      this.#report('backend', 'switching an exit off failed', cause);
-    }
+    this.#registerHooks.close();
     this.#cache.clear();
     this.hooks.translation.clear();
     this.hooks.pageTable.clear();
@@ -340,11 +361,7 @@ export class Engine {
     this.hooks.translation.commitRemovals();
     this.hooks.pageTable.commitRemovals();
     this.hooks.page.commitRemovals();
-    try {
-      this.hooks.cr.commitRemovals();
-    } catch (cause) {
-      this.#report('backend', 'switching an exit off failed', cause);
-    }
+    this.#registerHooks.commitRemovals();
   }
 
   #reply(record: VcpuRecord, index: number, verdict: Verdict): void {

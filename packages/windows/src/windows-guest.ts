@@ -1,5 +1,5 @@
 import { type Alert, alertTime, cr3, gva } from '@introd/abi';
-import type { CrHook, CrWriteEvent, Engine, TickHook } from '@introd/core-hooks';
+import type { CrWriteEvent, Engine, RegisterHook, TickHook } from '@introd/core-hooks';
 import type { ExceptionsEngine } from '@introd/exceptions';
 import { supports } from '@introd/glue';
 import type { GuestProfile, ProfileStore } from '@introd/windows-profiles';
@@ -66,7 +66,7 @@ export class WindowsGuest {
   #state: GuestState = 'searching';
   #stateReason: string | undefined;
   #tries = 0;
-  #cr3Hook: CrHook | undefined;
+  #cr3Hook: RegisterHook | undefined;
   #tickHook: TickHook | undefined;
   #watched: Watched | undefined;
   #alerts: AlertWriter | undefined;

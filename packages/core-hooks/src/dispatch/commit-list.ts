@@ -63,7 +63,7 @@ export class CommitList {
       }
       if (commit.hasEntry && plan.kind === Plan.EMULATE) {
         // What was committed: later callbacks may have replaced it.
-        write.copyFrom(plan.write);
+        write.copyFrom(plan.view(write.gpa, write.size));
       }
       event.hook = hook;
       event.gpa = commit.gpa as Gpa;

@@ -1,10 +1,23 @@
-import { Access, ExitCause, type Gfn, strongerVerdict, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
+import {
+  Access,
+  ExitCause,
+  type Gfn,
+  PAGE_SIZE,
+  strongerVerdict,
+  u32Index,
+  type VcpuRecord,
+  Verdict,
+} from '@introd/abi';
 import { Fetch } from '../instruction-cache/instruction-cache.js';
+import type { DescriptorTableHooks } from '../register-hooks/descriptor-table-hooks.js';
+import { Walk } from '../translation/translator.js';
 import type { EptContext } from './ept-context.js';
 import { ExitConclusion, Undecided } from './exit-conclusion.js';
 import { HookInquiry } from './hook-inquiry.js';
 import { MAX_RETRIES, VcpuProgress } from './vcpu-progress.js';
 
+const RIP = u32Index('rip');
+const CR3 = u32Index('cr3');
 const EXIT_CAUSE = u32Index('exitCause');
 const EXIT_ACCESS = u32Index('exitAccess');
 
@@ -52,6 +65,29 @@ export class EptDispatcher {
       }
       return strongerVerdict(inquiry.verdict, this.#context.fallback);
     }
+  }
+
+  /** Whether there is really an INT3 at RIP (CC, or CD 03). */
+  isBreakpoint(vcpu: VcpuRecord): boolean {
+    const { translator, pages } = this.#context;
+    const registers = vcpu.u32;
+    const bytes = [0, 0];
+    for (let at = 0; at < 2; at++) {
+      const low = (registers[RIP]! + at) >>> 0;
+      const high = low < at ? (registers[RIP + 1]! + 1) >>> 0 : registers[RIP + 1]!;
+      const gpa = translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high) === Walk.OK ? translator.gpa : -1;
+      bytes[at] = gpa < 0 ? 0 : (pages.get(Math.floor(gpa / PAGE_SIZE))?.bytes[gpa % PAGE_SIZE] ?? 0);
+    }
+    return bytes[0] === 0xcc || (bytes[0] === 0xcd && bytes[1] === 3);
+  }
+
+  /** Decides about an instruction that loads or stores a descriptor table register. */
+  dispatchDescriptorTable(vcpu: VcpuRecord, index: number, hooks: DescriptorTableHooks): Verdict {
+    const { event } = hooks;
+    event.vcpu = vcpu;
+    event.vcpuIndex = index;
+    event.flags = vcpu.get32('exitRegister');
+    return hooks.dispatch();
   }
 
   #decide(vcpu: VcpuRecord, index: number, progress: VcpuProgress): Verdict | typeof Undecided.AGAIN {

@@ -1,27 +1,9 @@
 import { ExitKind, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { EngineCounters } from '../counters.js';
-import type { BreakpointHooks, VmcallHooks } from '../register-hooks/call-hooks.js';
-import type { CrHooks } from '../register-hooks/cr-hooks.js';
-import type { DescriptorTableHooks } from '../register-hooks/descriptor-table-hooks.js';
-import type { InjectionHooks } from '../register-hooks/injection-hooks.js';
-import type { MsrHooks } from '../register-hooks/msr-hooks.js';
-import type { TickHooks } from '../register-hooks/tick-hooks.js';
-import type { XcrHooks } from '../register-hooks/xcr-hooks.js';
+import type { RegisterHooks } from '../register-hooks/register-hooks.js';
 import type { EptDispatcher } from './dispatch-ept.js';
 
 const EXIT_KIND = u32Index('exitKind');
-
-/** The hooks of everything but memory. */
-export interface RegisterHooks {
-  readonly cr: CrHooks;
-  readonly msr: MsrHooks;
-  readonly xcr: XcrHooks;
-  readonly descriptorTable: DescriptorTableHooks;
-  readonly breakpoint: BreakpointHooks;
-  readonly vmcall: VmcallHooks;
-  readonly injected: InjectionHooks;
-  readonly tick: TickHooks;
-}
 
 /** Takes each kind of exit to those who decide about it. */
 export class Dispatcher {

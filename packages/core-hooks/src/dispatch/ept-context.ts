@@ -7,8 +7,10 @@ import type { InstructionCache } from '../instruction-cache/instruction-cache.js
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageRights } from '../page-hooks/page-rights.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
+import type { PageCache } from '../translation/page-cache.js';
 import type { Translator } from '../translation/translator.js';
 import type { Grants } from './grants.js';
+import type { ReadOverlay } from './read-overlay.js';
 import type { StorePlan } from './store-plan.js';
 
 /** What those who answer an EPT violation need of the engine. */
@@ -18,9 +20,12 @@ export interface EptContext {
   readonly rights: PageRights;
   readonly memory: GuestMemory;
   readonly translator: Translator;
+  readonly pages: PageCache;
   readonly cache: InstructionCache;
   readonly grants: Grants;
   readonly plan: StorePlan;
+  /** What read hooks want the guest to see at the exit at hand. */
+  readonly overlay: ReadOverlay;
   readonly counters: EngineCounters;
   /** Where calls of hooks are booked; undefined when nobody asks. */
   readonly ledger: Ledger | undefined;

@@ -2,6 +2,7 @@ import { type Access, PAGE_SIZE, Verdict } from '@introd/abi';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
 import type { HookInquiry } from './hook-inquiry.js';
+import { Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
 import type { VcpuProgress } from './vcpu-progress.js';
 
@@ -39,6 +40,11 @@ export class ExitConclusion {
     const { plan, counters, grants, cache } = this.#context;
     const inquiry = this.#inquiry;
     let verdict = inquiry.verdict;
+    const patched = verdict === Verdict.ALLOWED_PATCHED && this.#context.overlay.any;
+    if (patched) {
+      // Other bytes to read do not change who makes the store.
+      verdict = Verdict.ALLOWED;
+    }
     if (inquiry.postponed && verdict <= Verdict.ALLOWED_PATCHED && !impatient) {
       return Undecided.AGAIN;
     }
@@ -78,7 +84,10 @@ export class ExitConclusion {
         return Verdict.ALLOWED_VIRTUAL;
       }
     }
-    if (verdict === Verdict.ALLOWED) {
+    if (patched && verdict === Verdict.ALLOWED) {
+      verdict = this.#showPatched();
+    }
+    if (verdict === Verdict.ALLOWED || verdict === Verdict.ALLOWED_PATCHED) {
       if (!inquiry.emulationWanted) {
         grants.begin(inquiry.index, cache.frame, cache.spillFrame, NO_FRAME, NO_FRAME);
       }
@@ -103,6 +112,24 @@ export class ExitConclusion {
     }
     grants.begin(index, cache.frame, cache.spillFrame, first, second);
     return Verdict.ALLOWED;
+  }
+
+  /** Gives the guest the bytes that read hooks want it to see. */
+  #showPatched(): Verdict {
+    const { counters } = this.#context;
+    switch (this.#inquiry.supplyRead()) {
+      case Supply.READY:
+        counters.patchedReads++;
+        return Verdict.ALLOWED_PATCHED;
+      case Supply.ELSEWHERE:
+        return Verdict.ALLOWED;
+      default: {
+        const text = this.#inquiry.instruction?.text ?? 'the processor';
+        this.#context.report('hidden-read', `blocked a read of hidden bytes that no reply can show, by ${text}`);
+        counters.blocked++;
+        return Verdict.NOT_ALLOWED;
+      }
+    }
   }
 
   #blockUnknown(): Verdict {

@@ -9,6 +9,7 @@ import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
 import { mapsTheSame } from './page-table-entry.js';
 import type { PageTableWrite } from './page-table-write.js';
+import { ReadSupply, type Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
 
 const RIP = u32Index('rip');
@@ -33,6 +34,7 @@ const UNKNOWN_SIZE = 8;
 export class HookInquiry {
   readonly #context: EptContext;
   readonly #list = new AccessList();
+  readonly #supply: ReadSupply;
   readonly #event: AccessEvent;
   readonly #commits: CommitList;
   /** Operand whose hooks are being called. */
@@ -56,8 +58,10 @@ export class HookInquiry {
     this.#event = new AccessEvent({
       oldBytes: (event) => this.#oldBytes(event),
       newBytes: (event) => this.#newBytes(event),
+      overlay: (event, gpa, bytes) => this.#overlay(event, gpa, bytes),
     });
     this.#commits = new CommitList(context);
+    this.#supply = new ReadSupply(context.pages, context.overlay);
   }
 
   /** Turns to the exit of a VCPU. */
@@ -76,11 +80,20 @@ export class HookInquiry {
     this.postponed = false;
     this.#commits.clear();
     this.#context.plan.reset();
+    this.#context.overlay.reset();
   }
 
   /** Tells the hooks that asked for it that what they let through is done, or will be with the reply. */
   tellCommitted(): void {
     this.#commits.tell(this.#event);
+  }
+
+  /** Puts what read hooks want the guest to see into the reply. */
+  supplyRead(): Supply {
+    if (this.instruction === undefined) {
+      this.#list.count = 0;
+    }
+    return this.#supply.prepare(this.vcpu, this.#list, this.exitFrame, this.#resolve);
   }
 
   /** Makes a list of every address that the instruction at RIP touches. */
@@ -105,19 +118,36 @@ export class HookInquiry {
       this.#askRange(registers[RIP]!, registers[RIP + 1]!, instruction.length, Access.EXECUTE);
     }
     let unexplained = access & DATA;
-    const { exitFrame } = this;
-    for (let operand = 0; operand < list.count; operand++) {
-      this.#operand = operand;
-      const touched = list.access[operand]!;
-      if (this.#askRange(list.low[operand]!, list.high[operand]!, list.size[operand]!, touched, exitFrame)) {
-        unexplained &= (touched & unexplained & Access.WRITE) !== 0 ? 0 : ~touched;
-      }
+    if (list.count > 1 && instruction.readsMemory && instruction.writesMemory) {
+      // What is read may be stored: reads come first, so that a store is planned with what the guest shall see there.
+      unexplained = this.#askOperands(Access.READ, unexplained);
+      unexplained = this.#askOperands(Access.WRITE, unexplained);
+    } else {
+      unexplained = this.#askOperands(DATA, unexplained);
     }
     if (unexplained !== 0) {
       // Segment loads read and mark descriptors, XSAVE areas have no fixed size: no operand tells of them.
       this.#operand = NO_OPERAND;
       this.askHardware(unexplained);
     }
+  }
+
+  /** Calls the hooks of every operand, as far as it is read or written as `access` says. @returns what of `unexplained` no operand explains */
+  #askOperands(access: Access, unexplained: Access): Access {
+    const list = this.#list;
+    const { exitFrame } = this;
+    let left = unexplained;
+    for (let operand = 0; operand < list.count; operand++) {
+      const touched = list.access[operand]! & access;
+      if (touched === 0) {
+        continue;
+      }
+      this.#operand = operand;
+      if (this.#askRange(list.low[operand]!, list.high[operand]!, list.size[operand]!, touched, exitFrame)) {
+        left &= (touched & left & Access.WRITE) !== 0 ? 0 : ~touched;
+      }
+    }
+    return left;
   }
 
   /** Calls the hooks of the access that the hardware reported. */
@@ -244,14 +274,16 @@ export class HookInquiry {
       return;
     }
     const page = event.gpa - first;
-    const from = Math.max(hook.first, first) & ~7;
+    const { entrySize } = hook;
+    const from = Math.max(hook.first, first) & -entrySize;
     const to = Math.min(hook.end, end);
-    for (let entry = from; entry < to; entry += 8) {
-      plan.selectEntry(page + entry);
-      if (mapsTheSame(plan.write)) {
+    for (let entry = from; entry < to; entry += entrySize) {
+      const write = plan.view(page + entry, entrySize);
+      if (mapsTheSame(write)) {
         counters.irrelevantPageTableWrites++;
       } else {
-        this.#call(hook, plan.write);
+        this.#call(hook, write);
+        plan.takeReplacement(write);
         if (hook.removed || event.skipOthers) {
           return;
         }
@@ -265,6 +297,7 @@ export class HookInquiry {
     event.pageTableWrite = pageTableWrite;
     event.verdict = Verdict.ALLOWED;
     event.removeHook = false;
+    event.forceVerdict = false;
     this.#context.counters.hookCalls++;
     try {
       const { ledger } = this.#context;
@@ -277,6 +310,9 @@ export class HookInquiry {
       event.verdict = this.#context.fallback;
       this.#context.report('callback', 'the callback of a page hook threw', cause);
     }
+    if (event.forceVerdict) {
+      this.#context.counters.forcedVerdicts++;
+    }
     if (event.removeHook) {
       hook.removeChain();
     }
@@ -286,6 +322,16 @@ export class HookInquiry {
     if (event.verdict > this.verdict) {
       this.verdict = event.verdict;
     }
+  }
+
+  #overlay(event: AccessEvent, gpa: number, bytes: Uint8Array): boolean {
+    if (event.access !== Access.READ || !this.#context.overlay.add(gpa, bytes, event.gpa, event.size)) {
+      return false;
+    }
+    if (event.verdict < Verdict.ALLOWED_PATCHED) {
+      event.verdict = Verdict.ALLOWED_PATCHED;
+    }
+    return true;
   }
 
   #oldBytes(event: AccessEvent): Uint8Array {

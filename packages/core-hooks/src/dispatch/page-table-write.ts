@@ -30,6 +30,7 @@ export class PageTableWrite {
   /** @internal */
   copyFrom(other: PageTableWrite): void {
     this.gpa = other.gpa;
+    this.size = other.size;
     this.oldLow = other.oldLow;
     this.oldHigh = other.oldHigh;
     this.newLow = other.newLow;

@@ -5,6 +5,7 @@ import type { PageCache } from '../translation/page-cache.js';
 import { type Translator, Walk } from '../translation/translator.js';
 import { ACCESSED, DIRTY, loadEntry, oldLowAt, storeByte, storeOperand } from './page-table-entry.js';
 import { PageTableWrite } from './page-table-write.js';
+import type { ReadOverlay } from './read-overlay.js';
 import { Marks, markTables } from './table-marks.js';
 
 const CR3 = u32Index('cr3');
@@ -39,6 +40,7 @@ export class StorePlan {
   readonly #port: FullPort;
   readonly #pages: PageCache;
   readonly #translator: Translator;
+  readonly #overlay: ReadOverlay;
   readonly #effect = new StoreEffect();
   readonly #old = new Uint8Array(MAX_STORE);
   readonly #new = new Uint8Array(MAX_STORE);
@@ -48,6 +50,8 @@ export class StorePlan {
   kind: Plan = Plan.NONE;
   /** The entry that callbacks are asked about. */
   readonly write = new PageTableWrite();
+  /** One half of it, for hooks on entries of 4 bytes. */
+  readonly #half = new PageTableWrite();
   /** Whether a callback replaced a value that the engine does not write itself. */
   nativeReplaced = false;
   /** Physical address of the first byte. */
@@ -72,7 +76,8 @@ export class StorePlan {
   #glaLow = 0;
   #glaHigh = 0;
 
-  constructor(port: FullPort, pages: PageCache, translator: Translator) {
+  constructor(port: FullPort, pages: PageCache, translator: Translator, overlay: ReadOverlay) {
+    this.#overlay = overlay;
     this.#port = port;
     this.#pages = pages;
     this.#translator = translator;
@@ -158,6 +163,39 @@ export class StorePlan {
       if (index >= 0) {
         storeByte(write, at, this.#new[index]!);
       }
+    }
+  }
+
+  /**
+   * The entry at `gpa` that the store touches, to be shown to a callback: {@link write}, or a copy of one half of it, whose replacement
+   * {@link takeReplacement} takes over.
+   */
+  view(gpa: number, size: 4 | 8): PageTableWrite {
+    const write = this.write;
+    this.selectEntry(gpa - (gpa & 7));
+    if (size === 8) {
+      return write;
+    }
+    const upper = (gpa & 4) !== 0;
+    const half = this.#half;
+    half.size = 4;
+    half.gpa = gpa as Gpa;
+    half.oldLow = upper ? write.oldHigh : write.oldLow;
+    half.newLow = upper ? write.newHigh : write.newLow;
+    half.replaced = false;
+    return half;
+  }
+
+  /** Takes over what a callback made of the last {@link view}. */
+  takeReplacement(view: PageTableWrite): void {
+    const write = this.write;
+    if (view !== write && view.replaced) {
+      if ((view.gpa & 4) !== 0) {
+        write.newHigh = view.newLow;
+      } else {
+        write.newLow = view.newLow;
+      }
+      write.replaced = true;
     }
   }
 
@@ -305,6 +343,9 @@ export class StorePlan {
       }
       for (let at = 0; at < count; at++) {
         this.#source[done + at] = page.bytes[offset + at]!;
+      }
+      if (this.#overlay.any) {
+        this.#overlay.apply(this.#translator.gpa, this.#source, done, count);
       }
       done += count;
     }

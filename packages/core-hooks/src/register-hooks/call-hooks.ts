@@ -1,7 +1,7 @@
 import { type Gva, u32Index, type VcpuRecord } from '@introd/abi';
-import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
+import type { ExitSwitches } from './exit-switches.js';
 
 const RIP = u32Index('rip');
 
@@ -63,13 +63,13 @@ class CallHooks<E extends CallEvent> {
   readonly #event: E;
 
   constructor(
-    port: ExitsCapability,
+    switches: ExitSwitches,
     kind: 'breakpoint' | 'vmcall',
     counters: EngineCounters,
     onThrow: (cause: unknown) => void,
     event: E,
   ) {
-    this.#listeners = new ExitListeners(port, { kind }, counters, onThrow);
+    this.#listeners = new ExitListeners(switches, { kind }, counters, onThrow);
     this.#event = event;
   }
 
@@ -92,10 +92,9 @@ class CallHooks<E extends CallEvent> {
     this.#listeners.commit();
   }
 
-  /** @internal Removes every handler. @throws what the backend throws */
-  close(): void {
+  /** @internal Removes every handler; the exit goes off at the commit. */
+  clear(): void {
     this.#listeners.listeners.clear();
-    this.#listeners.commit();
   }
 }
 
@@ -109,8 +108,8 @@ function isClaimed(event: CallEvent): boolean {
  */
 export class BreakpointHooks extends CallHooks<BreakpointEvent> {
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    super(port, 'breakpoint', counters, onThrow, new BreakpointEvent());
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => void) {
+    super(switches, 'breakpoint', counters, onThrow, new BreakpointEvent());
   }
 
   /**
@@ -138,8 +137,8 @@ export class BreakpointHooks extends CallHooks<BreakpointEvent> {
  */
 export class VmcallHooks extends CallHooks<VmcallEvent> {
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    super(port, 'vmcall', counters, onThrow, new VmcallEvent());
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => void) {
+    super(switches, 'vmcall', counters, onThrow, new VmcallEvent());
   }
 
   /**

@@ -1,6 +1,6 @@
 import { u32Index, type Verdict } from '@introd/abi';
-import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
+import type { ExitSwitches } from './exit-switches.js';
 import { type RegisterHook, RegisterWriteEvent, RegisterWriteHooks } from './register-write.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
@@ -19,8 +19,8 @@ export class CrWriteEvent extends RegisterWriteEvent {
 /** Hooks on control register writes. The exit of a register is on exactly while it has a hook. */
 export class CrHooks extends RegisterWriteHooks<CrWriteEvent> {
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
-    super(port, counters, onThrow, new CrWriteEvent(), (register) => ({
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
+    super(switches, counters, onThrow, new CrWriteEvent(), (register) => ({
       kind: 'cr-write',
       register: register as ControlRegister,
     }));

@@ -1,7 +1,7 @@
 import { type VcpuRecord, Verdict } from '@introd/abi';
-import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
+import type { ExitSwitches } from './exit-switches.js';
 
 /** A LIDT or LGDT that has not happened yet. There is one object for all; nothing of it may be kept. */
 export class DescriptorTableEvent {
@@ -37,9 +37,9 @@ export class DescriptorTableHooks {
   #verdict: Verdict = Verdict.ALLOWED;
 
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
     this.#onThrow = onThrow;
-    this.#listeners = new ExitListeners(port, { kind: 'descriptor-table' }, counters, (cause) =>
+    this.#listeners = new ExitListeners(switches, { kind: 'descriptor-table' }, counters, (cause) =>
       this.#judge(this.#onThrow(cause)),
     );
   }
@@ -84,9 +84,8 @@ export class DescriptorTableHooks {
     this.#listeners.commit();
   }
 
-  /** @internal Removes every hook. @throws what the backend throws */
-  close(): void {
+  /** @internal Removes every hook; the exit goes off at the commit. */
+  clear(): void {
     this.#listeners.listeners.clear();
-    this.#listeners.commit();
   }
 }

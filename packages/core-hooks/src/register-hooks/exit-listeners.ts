@@ -1,5 +1,6 @@
-import type { ExitsCapability, SwitchedExit } from '@introd/glue';
+import type { SwitchedExit } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
+import type { ExitSwitches } from './exit-switches.js';
 import { Listeners } from './listeners.js';
 
 /** A callback that was set. */
@@ -13,13 +14,13 @@ export interface ExitHook {
  * after the last was removed, before the next reply. One that is set in between finds it still on.
  */
 export class ExitListeners<E> {
-  readonly #port: ExitsCapability;
+  readonly #switches: ExitSwitches;
   readonly #exit: SwitchedExit;
   readonly listeners: Listeners<E>;
   #on = false;
 
-  constructor(port: ExitsCapability, exit: SwitchedExit, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    this.#port = port;
+  constructor(switches: ExitSwitches, exit: SwitchedExit, counters: EngineCounters, onThrow: (cause: unknown) => void) {
+    this.#switches = switches;
     this.#exit = exit;
     this.listeners = new Listeners(counters, onThrow);
   }
@@ -27,10 +28,16 @@ export class ExitListeners<E> {
   /** @throws what the backend throws when it cannot raise the exit; nothing is set then */
   add(callback: (event: E) => void): ExitHook {
     if (!this.#on) {
-      this.#port.setExit(this.#exit, true);
+      this.#switches.turn(this.#exit, true);
       this.#on = true;
     }
-    return this.listeners.add(callback);
+    const listener = this.listeners.add(callback);
+    return {
+      remove: () => {
+        this.#switches.pending = true;
+        listener.remove();
+      },
+    };
   }
 
   /** Whether the exit is on although nobody listens any more. */
@@ -41,7 +48,7 @@ export class ExitListeners<E> {
   /** Switches the exit off when nobody listens any more. @throws what the backend throws; it is tried again at the next call */
   commit(): void {
     if (this.isLeftOn) {
-      this.#port.setExit(this.#exit, false);
+      this.#switches.turn(this.#exit, false);
       this.#on = false;
     }
   }

@@ -1,7 +1,7 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
-import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
+import type { ExitSwitches } from './exit-switches.js';
 
 const EXIT_VECTOR = u32Index('exitVector');
 const EXIT_ERROR_CODE = u32Index('exitErrorCode');
@@ -36,8 +36,8 @@ export class InjectionHooks {
   readonly #event = new InjectedEvent();
 
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    this.#listeners = new ExitListeners(port, { kind: 'event-injected' }, counters, onThrow);
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => void) {
+    this.#listeners = new ExitListeners(switches, { kind: 'event-injected' }, counters, onThrow);
   }
 
   /**
@@ -60,9 +60,8 @@ export class InjectionHooks {
     this.#listeners.commit();
   }
 
-  /** @internal Removes every one. @throws what the backend throws */
-  close(): void {
+  /** @internal Removes every one; the exit goes off at the commit. */
+  clear(): void {
     this.#listeners.listeners.clear();
-    this.#listeners.commit();
   }
 }

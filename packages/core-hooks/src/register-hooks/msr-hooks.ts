@@ -1,6 +1,6 @@
 import { u32Index, type Verdict } from '@introd/abi';
-import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
+import type { ExitSwitches } from './exit-switches.js';
 import { type RegisterHook, RegisterWriteEvent, RegisterWriteHooks } from './register-write.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
@@ -16,8 +16,8 @@ export class MsrWriteEvent extends RegisterWriteEvent {
 /** Hooks on MSR writes. The exit of a register is on exactly while it has a hook. */
 export class MsrHooks extends RegisterWriteHooks<MsrWriteEvent> {
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
-    super(port, counters, onThrow, new MsrWriteEvent(), (register) => ({ kind: 'msr-write', register }));
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
+    super(switches, counters, onThrow, new MsrWriteEvent(), (register) => ({ kind: 'msr-write', register }));
   }
 
   /**

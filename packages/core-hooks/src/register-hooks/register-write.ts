@@ -1,7 +1,8 @@
 import { u32Index, type VcpuRecord, Verdict } from '@introd/abi';
-import type { ExitsCapability, SwitchedExit } from '@introd/glue';
+import type { SwitchedExit } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
+import type { ExitSwitches } from './exit-switches.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
 
@@ -38,25 +39,23 @@ export type RegisterHook = ExitHook;
  * register are called in the order in which they were set.
  */
 export class RegisterWriteHooks<E extends RegisterWriteEvent> {
-  readonly #port: ExitsCapability;
+  readonly #switches: ExitSwitches;
   readonly #counters: EngineCounters;
   readonly #onThrow: (cause: unknown) => Verdict;
   readonly #event: E;
   readonly #exitOf: (register: number) => SwitchedExit;
   readonly #registers = new Map<number, ExitListeners<E>>();
   #verdict: Verdict = Verdict.ALLOWED;
-  /** Whether a hook was removed since the last commit that succeeded. */
-  #removed = false;
 
   /** @internal */
   constructor(
-    port: ExitsCapability,
+    switches: ExitSwitches,
     counters: EngineCounters,
     onThrow: (cause: unknown) => Verdict,
     event: E,
     exitOf: (register: number) => SwitchedExit,
   ) {
-    this.#port = port;
+    this.#switches = switches;
     this.#counters = counters;
     this.#onThrow = onThrow;
     this.#event = event;
@@ -67,7 +66,7 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
   protected setHook(register: number, callback: (event: E) => void): RegisterHook {
     let listeners = this.#registers.get(register);
     if (listeners === undefined) {
-      listeners = new ExitListeners<E>(this.#port, this.#exitOf(register), this.#counters, (cause) =>
+      listeners = new ExitListeners<E>(this.#switches, this.#exitOf(register), this.#counters, (cause) =>
         this.#judge(this.#onThrow(cause)),
       );
     }
@@ -77,15 +76,11 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
       callback(event);
       this.#judge(event.verdict);
       if (event.removeHook) {
-        remove();
+        hook.remove();
       }
     });
-    const remove = (): void => {
-      this.#removed = true;
-      hook.remove();
-    };
     this.#registers.set(register, listeners);
-    return { remove };
+    return hook;
   }
 
   #judge(verdict: Verdict): void {
@@ -114,24 +109,18 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
 
   /** @internal Switches off the exits of registers whose last hook was removed. @throws what the backend throws */
   commitRemovals(): void {
-    if (!this.#removed) {
-      return;
-    }
     for (const [register, listeners] of this.#registers) {
       if (listeners.listeners.size === 0) {
         listeners.commit();
         this.#registers.delete(register);
       }
     }
-    this.#removed = false;
   }
 
-  /** @internal Removes every hook. @throws what the backend throws */
-  close(): void {
+  /** @internal Removes every hook; the exits go off at the commit. */
+  clear(): void {
     for (const { listeners } of this.#registers.values()) {
       listeners.clear();
     }
-    this.#removed = true;
-    this.commitRemovals();
   }
 }

@@ -1,6 +1,6 @@
 import { u32Index, type VcpuRecord, type Verdict } from '@introd/abi';
-import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
+import type { ExitSwitches } from './exit-switches.js';
 import { type RegisterHook, RegisterWriteEvent, RegisterWriteHooks } from './register-write.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
@@ -18,8 +18,8 @@ export class XcrWriteEvent extends RegisterWriteEvent {
 /** Hooks on writes of extended control registers. The exit is on exactly while there is a hook. */
 export class XcrHooks extends RegisterWriteHooks<XcrWriteEvent> {
   /** @internal */
-  constructor(port: ExitsCapability, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
-    super(port, counters, onThrow, new XcrWriteEvent(), () => ({ kind: 'xcr-write' }));
+  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
+    super(switches, counters, onThrow, new XcrWriteEvent(), () => ({ kind: 'xcr-write' }));
   }
 
   /**
