@@ -39,6 +39,8 @@ import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } fr
 import { Translator } from './translation/translator.js';
 import { TranslationHooks } from './translation-hooks/translation-hooks.js';
 import { WatchedEntries } from './translation-hooks/watched-entries.js';
+import { RegionHooks } from './virtual-hooks/regions.js';
+import { VirtualHooks } from './virtual-hooks/virtual-hooks.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
 const REPLY_DATA_LENGTH = u32Index('replyDataLength');
@@ -82,6 +84,8 @@ export class Engine {
     readonly page: PageHooks;
     readonly pageTable: EntryHooks;
     readonly translation: TranslationHooks;
+    readonly virtual: VirtualHooks;
+    readonly regions: RegionHooks;
     readonly cr: CrHooks;
     readonly msr: MsrHooks;
     readonly xcr: XcrHooks;
@@ -192,11 +196,14 @@ export class Engine {
     };
     const translation = new TranslationHooks(this.#context);
     translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, translation);
+    const virtual = new VirtualHooks(pageHooks, translation, this.#pages, this.#context);
     const { msr, descriptorTable, cr, xcr, breakpoint, vmcall, injected, tick } = this.#registerHooks;
     this.hooks = {
       page: pageHooks,
       pageTable,
       translation,
+      virtual,
+      regions: new RegionHooks(virtual),
       msr,
       descriptorTable,
       cr,
@@ -308,6 +315,8 @@ export class Engine {
     this.#closed = true;
     this.#registerHooks.close();
     this.#cache.clear();
+    this.hooks.regions.clear();
+    this.hooks.virtual.clear();
     this.hooks.translation.clear();
     this.hooks.pageTable.clear();
     this.hooks.page.clear();
@@ -352,6 +361,7 @@ export class Engine {
 
   #commit(): void {
     this.hooks.translation.settle();
+    this.hooks.virtual.settle();
     this.#commitRemovals();
     this.#rights.flush();
     this.hooks.translation.resume();

@@ -8,6 +8,8 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_ACCESS'
   /** A kernel address was to be followed with the CR3 of a process. */
   | 'ERR_CORE_HOOKS_KERNEL_ADDRESS'
+  /** A region was to be hooked of an object that was removed. */
+  | 'ERR_CORE_HOOKS_REMOVED'
   /** A paging mode that there is not. */
   | 'ERR_CORE_HOOKS_PAGING_MODE'
   /** A backend's VCPU record has a layout of another version. */

@@ -53,3 +53,6 @@ export type { SafeWriteResult, WriteResult, WritingRing } from './translation/vi
 export { TranslationEvent } from './translation-hooks/translation-event.js';
 export { TranslationHook, type TranslationHookOptions } from './translation-hooks/translation-hook.js';
 export { TranslationHooks } from './translation-hooks/translation-hooks.js';
+export { HookedObject, HookedRegion, RegionHooks, type RegionOptions } from './virtual-hooks/regions.js';
+export { type HashMismatch, VirtualHook, type VirtualHookOptions } from './virtual-hooks/virtual-hook.js';
+export { type HiddenBytes, VirtualHooks } from './virtual-hooks/virtual-hooks.js';

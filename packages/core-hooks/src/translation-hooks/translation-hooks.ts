@@ -83,7 +83,7 @@ export class TranslationHooks implements EntryFollower {
   set(options: TranslationHookOptions): TranslationHook {
     const paging = this.#context.translator.guestPaging;
     const hook = new TranslationHook(options, paging, this.#nextOrder++, this);
-    if (isKernelAddress(hook) && this.#isOtherSpace(hook)) {
+    if (isKernelAddress(hook) && this.isOtherSpace(hook)) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_KERNEL_ADDRESS',
         `the kernel address ${hex64(options.va)} was to be followed with the CR3 of a process`,
@@ -120,7 +120,8 @@ export class TranslationHooks implements EntryFollower {
     return this.entries.size;
   }
 
-  #isOtherSpace(hook: TranslationHook): boolean {
+  /** Whether a hook follows an address space that is known not to be that of the operating system. @internal */
+  isOtherSpace(hook: TranslationHook): boolean {
     const { systemCr3 } = this.#context.addressSpaces;
     return systemCr3 !== undefined && rootOf(hook.paging, systemCr3) !== hook.root;
   }
@@ -179,7 +180,7 @@ export class TranslationHooks implements EntryFollower {
     if (hook.paging === Paging.PAE) {
       return at < hook.root + 32 ? 'pae' : undefined;
     }
-    return !isKernelAddress(hook) && this.#isOtherSpace(hook) ? 'user-half' : undefined;
+    return !isKernelAddress(hook) && this.isOtherSpace(hook) ? 'user-half' : undefined;
   }
 
   /** Gives a hook the way that was found. */
