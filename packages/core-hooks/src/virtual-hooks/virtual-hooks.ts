@@ -144,7 +144,7 @@ export class VirtualHooks {
     // The processor's writes exit from here on, so what is compared is what is guarded.
     this.#pageHooks.flush();
     const bytes = this.#believed(hook, armed.gpa);
-    if (bytes !== undefined && bytes.some((byte, at) => byte !== kept[at])) {
+    if (bytes?.some((byte, at) => byte !== kept[at])) {
       this.#tellMismatch(hook, armed.gpa);
     }
   }
@@ -171,7 +171,12 @@ export class VirtualHooks {
     }
     const first = gpa % PAGE_SIZE;
     const bytes = page.bytes.slice(first, first + hook.length);
-    this.hiddenBytes?.(hook.cr3, hook.va, bytes);
+    try {
+      this.hiddenBytes?.(hook.cr3, hook.va, bytes);
+    } catch (cause) {
+      this.#context.report('callback', 'telling hidden bytes failed', cause);
+      return undefined;
+    }
     return bytes;
   }
 
