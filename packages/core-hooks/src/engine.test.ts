@@ -386,8 +386,8 @@ describe('a page-table write', () => {
       [0, Reply.SKIP],
       [64, Reply.ALLOW_ONCE],
     ] as const) {
-      // fxsave-like store of unknown bytes: movups [rbx], xmm0
-      const guest = entryGuest('0f 11 03');
+      // fxsave [rbx]
+      const guest = entryGuest('0f ae 03');
       guest.vcpu.set('rbx', kernel(ENTRY + offset));
       guest.engine.hooks.page.set({
         gpa: ENTRY,

@@ -56,7 +56,7 @@ export class StoreEffect {
    * Computes the effect.
    * @param oldLow low half of what the memory operand holds
    * @param oldHigh high half of it; 0 for operands of 4 bytes and fewer
-   * @param sourceLow low half of the source when it is in memory ({@link SourceKind}.MEMORY)
+   * @param sourceLow low half of the source when it is in memory or in a vector register ({@link SourceKind})
    * @param sourceHigh high half of it
    * @returns false when the stored value is not known, or has more than 8 bytes
    */
@@ -91,6 +91,7 @@ export class StoreEffect {
     const carry = flags & Flag.CF;
     switch (operation) {
       case StoreOperation.MOVE:
+      case StoreOperation.VECTOR:
         this.#store(low, high);
         return true;
       case StoreOperation.STOS:

@@ -21,6 +21,11 @@ const RBX = 3;
 
 const effect = new StoreEffect();
 
+/** Where a vector register is read to, by its size. */
+const ZMM = new Uint8Array(64);
+const YMM = ZMM.subarray(0, 32);
+const XMM = ZMM.subarray(0, 16);
+
 /** The 8 bytes at an offset of at most 8 bytes of memory, as halves; bytes that are missing count as 0. */
 function half(bytes: Uint8Array, from: number): number {
   let value = 0;
@@ -62,11 +67,13 @@ export function writtenValue(
       return true;
     case StoreOperation.VECTOR: {
       const { register, byteOffset } = instruction.source;
-      const bytes = new Uint8Array(Math.max(size, 16));
+      const bytes = size <= 16 ? XMM : size <= 32 ? YMM : ZMM;
       if (vectors === undefined || !vectors.readVector(register, bytes)) {
         return false;
       }
-      target.set(bytes.subarray(byteOffset, byteOffset + size));
+      for (let at = 0; at < size; at++) {
+        target[at] = bytes[byteOffset + at]!;
+      }
       return true;
     }
     default:

@@ -7,6 +7,7 @@ import { ACCESSED, DIRTY, loadEntry, oldLowAt, storeByte, storeOperand } from '.
 import { PageTableWrite } from './page-table-write.js';
 import type { ReadOverlay } from './read-overlay.js';
 import { Marks, markTables } from './table-marks.js';
+import { VectorState } from './vector-state.js';
 
 const CR3 = u32Index('cr3');
 
@@ -26,7 +27,7 @@ export const Plan = {
 /** One of the {@link Plan} numbers. */
 export type Plan = (typeof Plan)[keyof typeof Plan];
 
-/** Most bytes of a store whose value is computed: one vector register. */
+/** Most bytes of a store whose value is computed. */
 const MAX_STORE = 64;
 
 /** Translates an address of the instruction at hand; -1 when it is not mapped. */
@@ -41,10 +42,12 @@ export class StorePlan {
   readonly #pages: PageCache;
   readonly #translator: Translator;
   readonly #overlay: ReadOverlay;
+  readonly #vectors: VectorState;
   readonly #effect = new StoreEffect();
   readonly #old = new Uint8Array(MAX_STORE);
   readonly #new = new Uint8Array(MAX_STORE);
   readonly #source = new Uint8Array(MAX_STORE);
+  readonly #vector = new Uint8Array(16);
   readonly #words = new Uint32Array(this.#source.buffer);
 
   kind: Plan = Plan.NONE;
@@ -79,6 +82,7 @@ export class StorePlan {
   constructor(port: FullPort, pages: PageCache, translator: Translator, overlay: ReadOverlay) {
     this.#overlay = overlay;
     this.#port = port;
+    this.#vectors = new VectorState(port);
     this.#pages = pages;
     this.#translator = translator;
   }
@@ -111,9 +115,13 @@ export class StorePlan {
     if (source.kind === SourceKind.MEMORY && !this.#readSource(vcpu, list, source.operand, size)) {
       return;
     }
+    this.#vectors.open(vcpu);
     const offset = this.gpa & 7;
     if (size > 8 || this.secondGpa >= 0 || offset + size > 8) {
       this.#planNative(instruction, vcpu, size);
+      return;
+    }
+    if (source.kind === SourceKind.VECTOR && !this.#readVector(instruction)) {
       return;
     }
     if (!this.#planSlot(instruction, vcpu)) {
@@ -352,6 +360,18 @@ export class StorePlan {
     return true;
   }
 
+  /** Reads the bytes of a vector register that a store of up to 8 bytes takes. */
+  #readVector(instruction: DecodedInstruction): boolean {
+    const { register, byteOffset } = instruction.source;
+    if (!this.#vectors.readVector(register, this.#vector)) {
+      return false;
+    }
+    for (let at = 0; at < this.#size; at++) {
+      this.#source[at] = this.#vector[byteOffset + at]!;
+    }
+    return true;
+  }
+
   /** Plans a store that the engine cannot make in one step. The kind stays UNKNOWN when its bytes cannot be told. */
   #planNative(instruction: DecodedInstruction, vcpu: VcpuRecord, size: number): void {
     // Of a repeated string instruction the engine can still pass one element, even where it does not write it.
@@ -369,7 +389,7 @@ export class StorePlan {
       }
       this.#old[at] = page.bytes[gpa % PAGE_SIZE]!;
     }
-    if (writtenValue(instruction, vcpu, this.#old.subarray(0, size), this.#new)) {
+    if (writtenValue(instruction, vcpu, this.#old.subarray(0, size), this.#new, undefined, this.#vectors)) {
       this.kind = Plan.NATIVE;
     }
   }
