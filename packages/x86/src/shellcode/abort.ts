@@ -18,3 +18,4 @@ export const INVALID_SELECTOR = new Abort('invalid-selector');
 export const MEMORY_OUTSIDE = new Abort('memory-outside');
 export const UNSUPPORTED_INSTRUCTION = new Abort('unsupported-instruction');
 export const NO_PRIVILEGE = new Abort('no-privilege');
+export const MISALIGNED = new Abort('halted');

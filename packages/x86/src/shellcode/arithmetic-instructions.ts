@@ -1,5 +1,6 @@
 import { add, Flag, logic, result, STATUS_FLAGS, subtract } from '../arithmetic.js';
 import { Mnemonic } from '../decoder.js';
+import { MISALIGNED } from './abort.js';
 import type { Emulation } from './emulation.js';
 import { type EmulatedInstruction, type Handler, OperandKind } from './instruction.js';
 
@@ -96,6 +97,7 @@ function compareExchangeWide(m: Emulation, i: EmulatedInstruction): void {
   const view = new DataView(bytes.buffer);
   m.linearAddress(i);
   const { addressLow, addressHigh } = m;
+  if (i.size === 16 && (addressLow & 15) !== 0) throw MISALIGNED;
   m.memory.loadBytes(addressLow, addressHigh, bytes, i);
   let equal = true;
   const register = (part: number, word: number): number => m.general[2 * part + word]!;

@@ -70,7 +70,7 @@ export class Emulation {
     const { baseLow, baseHigh } = this.memory.code;
     const low = baseLow + offset;
     this.addressLow = low >>> 0;
-    this.addressHigh = (baseHigh + Math.floor(low / WORD)) >>> 0;
+    this.addressHigh = this.wide ? (baseHigh + Math.floor(low / WORD)) >>> 0 : 0;
   }
 
   /** Goes to an address. */

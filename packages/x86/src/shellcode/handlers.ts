@@ -1,5 +1,6 @@
 import { type Instruction, Mnemonic } from '../decoder.js';
 import { arithmeticHandlers } from './arithmetic-instructions.js';
+import { bitFieldHandlers } from './bit-field-instructions.js';
 import { bitHandlers } from './bit-instructions.js';
 import { controlFlowHandlers } from './control-flow.js';
 import type { Handler } from './instruction.js';
@@ -14,6 +15,7 @@ import { x87Handlers } from './x87.js';
 
 const handlers = new Map<Mnemonic, Handler>([
   ...arithmeticHandlers,
+  ...bitFieldHandlers,
   ...bitHandlers,
   ...controlFlowHandlers,
   ...moveHandlers,

@@ -101,6 +101,12 @@ function carryIntoAl(m: Emulation): void {
 
 function nothing(): void {}
 
+/** CLFLUSH and its kin change nothing, but the byte must be there. */
+function touch(m: Emulation, i: EmulatedInstruction): void {
+  m.linearAddress(i);
+  m.load(i, 1);
+}
+
 const conditionalMoves = [
   Mnemonic.Cmova,
   Mnemonic.Cmovae,
@@ -153,6 +159,9 @@ const hints = [
   Mnemonic.Prefetcht2,
   Mnemonic.Prefetchw,
   Mnemonic.Prefetchwt1,
+  Mnemonic.Cldemote,
+  Mnemonic.Prefetchit0,
+  Mnemonic.Prefetchit1,
   Mnemonic.Lfence,
   Mnemonic.Mfence,
   Mnemonic.Sfence,
@@ -184,5 +193,8 @@ export const moveHandlers = new Map<Mnemonic, Handler>([
   [Mnemonic.Sahf, storeFlags],
   [Mnemonic.Lahf, loadFlags],
   [Mnemonic.Salc, carryIntoAl],
+  [Mnemonic.Clflush, touch],
+  [Mnemonic.Clflushopt, touch],
+  [Mnemonic.Clwb, touch],
   ...hints.map((mnemonic): [Mnemonic, Handler] => [mnemonic, nothing]),
 ]);

@@ -64,6 +64,18 @@ const LOOKS_ONLY = new Set<Mnemonic>([
   Mnemonic.Popfq,
 ]);
 
+/** Allowed to user code by IOPL or the I/O permission bitmap, so that they are not privileged; nothing answers at a port. */
+const PORT_ACCESS = new Set<Mnemonic>([
+  Mnemonic.In,
+  Mnemonic.Out,
+  Mnemonic.Insb,
+  Mnemonic.Insw,
+  Mnemonic.Insd,
+  Mnemonic.Outsb,
+  Mnemonic.Outsw,
+  Mnemonic.Outsd,
+]);
+
 /** Without a further operand these write other registers than those they name, or push what they read. */
 const KEEPS_ALWAYS = new Set<Mnemonic>([
   Mnemonic.Push,
@@ -184,6 +196,7 @@ export function makeReady(bytes: Uint8Array, bitness: 32 | 64): EmulatedInstruct
 }
 
 function executorOf(instruction: Instruction): EmulatedInstruction['execute'] {
+  if (PORT_ACCESS.has(instruction.mnemonic)) return unknownInstruction;
   if (instruction.isPrivileged) return needsRing0(handlerOf(instruction));
   const handler = handlerOf(instruction);
   if (handler !== undefined) return handler;
@@ -192,6 +205,7 @@ function executorOf(instruction: Instruction): EmulatedInstruction['execute'] {
 
 function keepsLoad(mnemonic: Mnemonic, first: Operand, second: Operand): boolean {
   if (KEEPS_ALWAYS.has(mnemonic)) return true;
+  if (mnemonic === Mnemonic.Pop) return first.kind !== OperandKind.SEGMENT;
   if (LOOKS_ONLY.has(mnemonic)) return false;
   // Read and written back in place: the value does not leave.
   if (first.kind === OperandKind.MEMORY && second.kind !== OperandKind.MEMORY) return false;

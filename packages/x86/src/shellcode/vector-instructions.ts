@@ -1,5 +1,5 @@
 import { Mnemonic } from '../decoder.js';
-import { UNSUPPORTED_OPERAND } from './abort.js';
+import { MISALIGNED, UNSUPPORTED_OPERAND } from './abort.js';
 import type { Emulation } from './emulation.js';
 import { type EmulatedInstruction, type Handler, type Operand, OperandKind } from './instruction.js';
 
@@ -54,15 +54,27 @@ function writeBytes(m: Emulation, i: EmulatedInstruction, operand: Operand, byte
   }
 }
 
+/** 16 bytes of memory must be aligned, except for the moves that say otherwise (SDM vol. 1, 10.4.1.1). */
+function requireAligned(m: Emulation, i: EmulatedInstruction): void {
+  if (i.size !== 16 || m.like === 'bddisasm') return;
+  m.linearAddress(i);
+  if ((m.addressLow & 15) !== 0) throw MISALIGNED;
+}
+
 /** Size of an operand, of a register the part that counts. */
 function sizeOf(operand: Operand): number {
   return Math.min(operand.size, 16);
 }
 
 /** All of the source; what the destination has above it becomes 0. */
-function move(m: Emulation, i: EmulatedInstruction): void {
+function moveUnaligned(m: Emulation, i: EmulatedInstruction): void {
   readBytes(m, i, i.second, source, sizeOf(i.second));
   writeBytes(m, i, i.first, source);
+}
+
+function move(m: Emulation, i: EmulatedInstruction): void {
+  requireAligned(m, i);
+  moveUnaligned(m, i);
 }
 
 /** MOVQ: 8 bytes, above them 0. */
@@ -113,6 +125,7 @@ function moveHalf(high: boolean): Handler {
 /** An operation on all bytes of both operands. */
 function bytewise(operation: (a: number, b: number) => number): Handler {
   return (m, i) => {
+    requireAligned(m, i);
     const size = sizeOf(i.first);
     readBytes(m, i, i.second, source, size);
     readBytes(m, i, i.first, destination, size);
@@ -124,6 +137,7 @@ function bytewise(operation: (a: number, b: number) => number): Handler {
 /** PUNPCKLxx and PUNPCKHxx: elements of both operands in turn. */
 function unpack(element: number, high: boolean): Handler {
   return (m, i) => {
+    requireAligned(m, i);
     const size = sizeOf(i.first);
     readBytes(m, i, i.second, source, i.second.kind === OperandKind.MEMORY ? i.second.size : size);
     readBytes(m, i, i.first, destination, size);
@@ -160,11 +174,11 @@ const xor = bytewise((a, b) => a ^ b);
 export const vectorHandlers = new Map<Mnemonic, Handler>([
   [Mnemonic.Movaps, move],
   [Mnemonic.Movapd, move],
-  [Mnemonic.Movups, move],
-  [Mnemonic.Movupd, move],
+  [Mnemonic.Movups, moveUnaligned],
+  [Mnemonic.Movupd, moveUnaligned],
   [Mnemonic.Movdqa, move],
-  [Mnemonic.Movdqu, move],
-  [Mnemonic.Lddqu, move],
+  [Mnemonic.Movdqu, moveUnaligned],
+  [Mnemonic.Lddqu, moveUnaligned],
   [Mnemonic.Movntdq, move],
   [Mnemonic.Movntps, move],
   [Mnemonic.Movntpd, move],
