@@ -21,12 +21,12 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 const SIGNATURE: u32 = 0x506e3;
 // Leaf 1, ECX: CMPXCHG16B, x2APIC, MOVBE, POPCNT, XSAVE, hypervisor.
 const FEATURES_1C: u32 = (1 << 13) | (1 << 21) | (1 << 22) | (1 << 23) | (1 << 26) | (1 << 31);
-// Leaf 1, EDX: FPU, PSE, TSC, MSR, PAE, CX8, APIC, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
-const FEATURES_1D: u32 = 0x078b_a379;
+// Leaf 1, EDX: FPU, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
+const FEATURES_1D: u32 = 0x078b_ab79;
 // Leaf 7, EBX: FSGSBASE, BMI1, SMEP, BMI2, no FPU CS and DS, ADX, SMAP.
 const FEATURES_7B: u32 = 1 | (1 << 3) | (1 << 7) | (1 << 8) | (1 << 13) | (1 << 19) | (1 << 20);
-// Leaf 7, ECX: RDPID.
-const FEATURES_7C: u32 = 1 << 22;
+// Leaf 7, ECX: LA57, RDPID.
+const FEATURES_7C: u32 = (1 << 16) | (1 << 22);
 // Leaf 0DH, sub-leaf 1, EAX: XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES.
 const FEATURES_D1A: u32 = 0xf;
 // Leaf 80000001, ECX: LAHF, LZCNT. EDX: SYSCALL, NX, 1 GiB pages, RDTSCP, long mode.
@@ -93,8 +93,8 @@ export function identify(): void {
       // The TSC runs at a constant rate.
       return answer(0, 0, 0, 0x100);
     case 0x8000_0008:
-      // 52 physical and 48 linear address bits.
-      return answer(0x3034, 0, 0, 0);
+      // 52 physical and 57 linear address bits.
+      return answer(0x3934, 0, 0, 0);
   }
   answer(0, 0, 0, 0);
 }

@@ -2,7 +2,6 @@
 import { bitExtract, bitFlags, depositBits, extractBits, leadingZeros, trailingZeros } from './bits';
 import { fault } from './fault';
 import {
-  FLAG_ADDRESS_32,
   FLAG_IMMEDIATE_SOURCE,
   FLAG_MEMORY_DESTINATION,
   I_ANDN,
@@ -27,7 +26,6 @@ import {
   OP_DST,
   OP_FLAGS,
   OP_IMM,
-  OP_SEGMENT,
   OP_SIZE,
   OP_SRC,
   OP_THIRD,
@@ -36,6 +34,7 @@ import { multiplyHigh } from './multiply';
 import {
   cutToSize,
   effectiveOffset,
+  linearAddress,
   loadForUpdateOfSize,
   loadOfSize,
   readSource,
@@ -73,9 +72,8 @@ export function execBitTest(op: usize, code: u32): void {
     if (!immediate) {
       const units = <i64>signExtend(number, size) >> (size == 2 ? 4 : size == 4 ? 5 : 6);
       offset += u64(units * i64(size));
-      if (opFlags & FLAG_ADDRESS_32) offset &= 0xffff_ffff;
     }
-    address = offset + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+    address = linearAddress(op, offset);
     value = code == I_BT ? loadOfSize(address, size) : loadForUpdateOfSize(address, size);
     if (fault) return;
   } else {

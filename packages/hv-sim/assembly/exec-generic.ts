@@ -10,10 +10,11 @@ import {
   execExchangeAdd,
 } from './exec-exchange';
 import { execDivide, execMultiply, execMultiplyLow } from './exec-multiply';
-import { execEnter, execPopFlags, execPushFlags, popMemory } from './exec-stack';
+import { execLegacy } from './exec-legacy';
+import { execEnter, execLeave, execPopFlags, execPushFlags, popMemory } from './exec-stack';
 import { fault, raise, unsupported } from './fault';
 import {
-  FLAG_ADDRESS_32,
+  FLAG_ADDRESS_16,
   FLAG_IMMEDIATE_SOURCE,
   I_ADCX,
   I_ADOX,
@@ -50,10 +51,11 @@ import {
   I_IMUL_3,
   I_INS,
   I_INVALID,
+  I_JMP_NEAR,
   I_JRCXZ,
   I_LAHF,
   I_LEA_16,
-  I_LEAVE_16,
+  I_LEAVE_SIZED,
   I_LODS,
   I_LOOP,
   I_LOOPE,
@@ -99,21 +101,20 @@ import {
   OP_FLAGS,
   OP_IMM,
   OP_KIND,
-  OP_LENGTH,
-  OP_SEGMENT,
   OP_SIZE,
   OP_SOURCE_SIZE,
   OP_SRC,
   VCPU_RAX,
-  VCPU_RBP,
   VCPU_RCX,
   VCPU_RDX,
 } from './generated/layout';
 import { load8, probeRead } from './memory';
+import { jumpDirect } from './near-branch';
 import {
+  cutToAddressSize,
   effectiveAddress,
   effectiveOffset,
-  loadOfSize,
+  linearAddress,
   readForUpdate,
   readSource,
   readSourceOfSize,
@@ -122,9 +123,9 @@ import {
   writeUpdated,
 } from './operand';
 import { doubleShift, shiftOfKind } from './shift';
+import { moveStack, pushOfSize, topOfSize } from './sized-stack';
 import { execSse } from './sse';
 import { execX87 } from './x87';
-import { push16, push64, stackFault, top16 } from './stack';
 import {
   AF,
   CF,
@@ -135,20 +136,15 @@ import {
   OF,
   PF,
   RAX,
-  RBP,
   RBX,
   RCX,
   register,
   registerOfSize,
-  rip,
   SF,
   setFlags,
   setGeneral,
   setRegister,
   setRegisterOfSize,
-  setRip,
-  setRipSet,
-  setStackPointer,
   setStatus,
   stackPointer,
   ZF,
@@ -218,24 +214,19 @@ function execDoubleShift(op: usize, left: bool): void {
   writeUpdated(op, result);
 }
 
-/** Jumps by the record's distance from the end of the instruction. */
-function jump(op: usize): void {
-  setRip(rip() + u64(load<u8>(op, OP_LENGTH)) + load<u64>(op, OP_IMM));
-  setRipSet(true);
-}
-
-/** LOOP, LOOPE, LOOPNE, JRCXZ; the address size chooses RCX or ECX. */
+/** LOOP, LOOPE, LOOPNE, JRCXZ; the address size chooses RCX, ECX or CX. */
 function execLoop(op: usize, code: u32): void {
-  const narrow = (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_32) != 0;
-  let count = narrow ? general(RCX) & 0xffff_ffff : general(RCX);
+  let count = cutToAddressSize(op, general(RCX));
   if (code == I_JRCXZ) {
-    if (count == 0) jump(op);
+    if (count == 0) jumpDirect(op);
     return;
   }
-  count = narrow ? (count - 1) & 0xffff_ffff : count - 1;
-  setGeneral(RCX, count);
+  count = cutToAddressSize(op, count - 1);
   const zero = (flags() & ZF) != 0;
-  if (count != 0 && (code == I_LOOP || (code == I_LOOPE) == zero)) jump(op);
+  if (count != 0 && (code == I_LOOP || (code == I_LOOPE) == zero)) jumpDirect(op);
+  if (fault) return;
+  if (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_16) setRegister<u16>(VCPU_RCX, count);
+  else setGeneral(RCX, count);
 }
 
 /** Executes an operation of the second switch. */
@@ -364,9 +355,7 @@ export function execGeneric(op: usize, code: u32): void {
       break;
     }
     case I_XLAT: {
-      let offset = general(RBX) + (general(RAX) & 0xff);
-      if (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_32) offset &= 0xffff_ffff;
-      const value = load8(offset + load<u64>(cpu + load<u16>(op, OP_SEGMENT)));
+      const value = load8(linearAddress(op, general(RBX) + (general(RAX) & 0xff)));
       if (fault) return;
       setRegisterOfSize(VCPU_RAX, 1, value);
       break;
@@ -407,21 +396,17 @@ export function execGeneric(op: usize, code: u32): void {
     case I_PUSH: {
       const value = readSource(op);
       if (fault) return;
-      if (size == 2) push16(value);
-      else push64(value);
+      pushOfSize(size, value);
       break;
     }
-    case I_PUSH_SEGMENT: {
-      const value = registerOfSize(load<u16>(op, OP_SRC), 2);
-      if (size == 2) push16(value);
-      else push64(value);
+    case I_PUSH_SEGMENT:
+      pushOfSize(size, registerOfSize(load<u16>(op, OP_SRC), 2));
       break;
-    }
     case I_POP: {
-      const value = top16();
+      const value = topOfSize(size);
       if (fault) return;
-      setStackPointer(stackPointer() + 2);
-      setRegister<u16>(load<u16>(op, OP_DST), value);
+      moveStack(stackPointer() + size);
+      setRegisterOfSize(load<u16>(op, OP_DST), size, value);
       break;
     }
     case I_POP_M:
@@ -436,17 +421,9 @@ export function execGeneric(op: usize, code: u32): void {
     case I_ENTER:
       execEnter(op);
       break;
-    case I_LEAVE_16: {
-      const frame = general(RBP);
-      const value = loadOfSize(frame, 2);
-      if (fault) {
-        stackFault();
-        return;
-      }
-      setStackPointer(frame + 2);
-      setRegister<u16>(VCPU_RBP, value);
+    case I_LEAVE_SIZED:
+      execLeave(op);
       break;
-    }
     case I_MOV_FROM_SEGMENT:
       writeDestination(op, registerOfSize(load<u16>(op, OP_SRC), 2));
       break;
@@ -469,6 +446,7 @@ export function execGeneric(op: usize, code: u32): void {
     default:
       if (code >= I_FNINIT) execX87(op, code);
       else if (code >= I_MOVX_RR) execSse(op, code);
+      else if (code >= I_JMP_NEAR) execLegacy(op, code);
       else unsupported();
   }
 }

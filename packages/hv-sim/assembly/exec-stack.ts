@@ -1,9 +1,16 @@
-// The less frequent stack instructions: POP to memory, flags, ENTER.
+// The less frequent stack instructions: POP to memory, flags, ENTER, LEAVE of other sizes than 64 bits.
 import { fault, setAttention } from './fault';
 import { OP_IMM, OP_SIZE, OP_SOURCE_SIZE, VCPU_RBP } from './generated/layout';
-import { probeRead, probeWrite } from './memory';
-import { effectiveAddress, loadOfSize, storeOfSize } from './operand';
-import { push16, push64, stackFault, top16, top64 } from './stack';
+import { effectiveAddress, storeOfSize } from './operand';
+import {
+  loadStack,
+  moveStack,
+  probeStackRead,
+  probeStackWrite,
+  pushOfSize,
+  storeStackAt,
+  topOfSize,
+} from './sized-stack';
 import {
   AC,
   cpl,
@@ -18,8 +25,7 @@ import {
   RF,
   STATUS,
   setFlags,
-  setGeneral,
-  setRegister,
+  setRegisterOfSize,
   setStackPointer,
   stackPointer,
   TF,
@@ -29,10 +35,10 @@ import {
 /** POP to memory: its address is computed with RSP already moved (SDM vol. 2, POP). */
 export function popMemory(op: usize): void {
   const size = load<u8>(op, OP_SIZE);
-  const value = size == 2 ? top16() : top64();
+  const value = topOfSize(size);
   if (fault) return;
   const before = stackPointer();
-  setStackPointer(before + u64(size));
+  moveStack(before + u64(size));
   storeOfSize(effectiveAddress(op), size, value);
   if (fault) setStackPointer(before);
 }
@@ -40,21 +46,20 @@ export function popMemory(op: usize): void {
 export function execPushFlags(op: usize): void {
   // VM and RF read as 0 in the image (SDM vol. 2, PUSHF).
   const image = flags() & ~(VM | RF);
-  if (load<u8>(op, OP_SIZE) == 2) push16(image & 0xffff);
-  else push64(image);
+  pushOfSize(load<u8>(op, OP_SIZE), image);
 }
 
 export function execPopFlags(op: usize): void {
   const size = load<u8>(op, OP_SIZE);
-  const image = <u32>(size == 2 ? top16() : top64());
+  const image = <u32>topOfSize(size);
   if (fault) return;
   const before = flags();
   let writable = STATUS | TF | DF | NT;
-  if (size == 8) writable |= AC | ID;
+  if (size != 2) writable |= AC | ID;
   if (cpl() == 0) writable |= IOPL;
   if (cpl() <= ((before >> 12) & 3)) writable |= IF;
   const after = ((before & ~writable) | (image & writable)) & ~RF;
-  setStackPointer(stackPointer() + u64(size));
+  moveStack(stackPointer() + u64(size));
   setFlags(after);
   if ((before ^ after) & (IF | TF | AC)) setAttention();
 }
@@ -66,24 +71,30 @@ export function execEnter(op: usize): void {
   const frame = stackPointer() - size;
   const frames = general(RBP);
   const top = frame - level * size - load<u64>(op, OP_IMM);
-  probeWrite(frame, i32(size));
+  probeStackWrite(frame, u32(size));
   for (let i: u64 = 1; i <= level && !fault; i++) {
-    if (i < level) probeRead(frames - i * size, i32(size));
-    if (!fault) probeWrite(frame - i * size, i32(size));
+    if (i < level) probeStackRead(frames - i * size, u32(size));
+    if (!fault) probeStackWrite(frame - i * size, u32(size));
   }
   // The new top of the stack must be writable too (SDM vol. 2, ENTER).
-  if (!fault) probeWrite(top, i32(size));
-  if (fault) {
-    stackFault();
-    return;
-  }
-  storeOfSize(frame, u32(size), frames);
-  for (let i: u64 = 1; i < level && !fault; i++) {
-    storeOfSize(frame - i * size, u32(size), loadOfSize(frames - i * size, u32(size)));
-  }
-  if (level > 0 && !fault) storeOfSize(frame - level * size, u32(size), frame);
+  if (!fault) probeStackWrite(top, u32(size));
   if (fault) return;
-  if (size == 8) setGeneral(RBP, frame);
-  else setRegister<u16>(VCPU_RBP, frame);
-  setStackPointer(top);
+  storeStackAt(frame, u32(size), frames);
+  for (let i: u64 = 1; i < level && !fault; i++) {
+    storeStackAt(frame - i * size, u32(size), loadStack(frames - i * size, u32(size)));
+  }
+  if (level > 0 && !fault) storeStackAt(frame - level * size, u32(size), frame);
+  if (fault) return;
+  setRegisterOfSize(VCPU_RBP, u32(size), frame);
+  moveStack(top);
+}
+
+/** LEAVE of any size: the stack pointer comes from the frame pointer, as wide as the stack's addresses are. */
+export function execLeave(op: usize): void {
+  const size = load<u8>(op, OP_SIZE);
+  const frame = general(RBP);
+  const value = loadStack(frame, size);
+  if (fault) return;
+  moveStack(frame + size);
+  setRegisterOfSize(VCPU_RBP, size, value);
 }

@@ -8,6 +8,7 @@ import { execGeneric } from './exec-generic';
 import { attention, FAULT_NON_CANONICAL, fault, raise } from './fault';
 import * as layout from './generated/layout';
 import {
+  CODE_FLAT_32,
   FLAG_NEXT_IN_PAGE,
   FLAG_STACK,
   FLAG_TARGET_IN_PAGE,
@@ -23,6 +24,7 @@ import {
   VCPU_RIP,
 } from './generated/layout';
 import { cacheGeneration, fetch, load64, store8 } from './memory';
+import { codeMode } from './mode';
 import { multiply } from './multiply';
 import { effectiveAddress, effectiveOffset } from './operand';
 import {
@@ -58,7 +60,7 @@ import { execSystem } from './system';
 function follow(op: usize, link: usize): usize {
   const generation = cacheGeneration;
   const next = fetch();
-  if (next == 0 || link == OP_UNLINKED || generation != cacheGeneration) return next;
+  if (next == 0 || link == OP_UNLINKED || generation != cacheGeneration || codeMode > CODE_FLAT_32) return next;
   const needed = link == OP_NEXT ? FLAG_NEXT_IN_PAGE : FLAG_TARGET_IN_PAGE;
   if (!(load<u16>(op, OP_FLAGS) & needed) || load<u16>(next, OP_FLAGS) & FLAG_UNLINKED) return next;
   store<u32>(op + link, <u32>next);
@@ -739,6 +741,8 @@ export function execute(budget: i32): i32 {
     if (next == 0) {
       next = follow(op, link);
       if (next == 0) break;
+      // In 32-bit code it may have wrapped.
+      rip = load<u64>(cpu, VCPU_RIP);
     }
     op = next;
   }

@@ -1,5 +1,5 @@
-// Delivery of exceptions and interrupts through the IDT in 64-bit mode (SDM vol. 3A, 6.14), and IRET. An event is
-// delivered as a whole or not at all: everything it touches is reached first, then written.
+// Delivery of exceptions and interrupts through the IDT; long mode's is here (SDM vol. 3A, 6.14). An event is delivered as
+// a whole or not at all: everything it touches is reached first, then written.
 import {
   clearFault,
   fault,
@@ -12,7 +12,6 @@ import {
   raise,
   raiseProtection,
   shutDown,
-  unsupported,
   VECTOR_DB,
   VECTOR_DE,
   VECTOR_DF,
@@ -26,7 +25,6 @@ import {
   EXIT_CAUSE_DATA,
   EXIT_CAUSE_EVENT_DELIVERY,
   OP_LENGTH,
-  OP_SIZE,
   SHUTDOWN_TRIPLE_FAULT,
   VCPU_CR2,
   VCPU_CS_SELECTOR,
@@ -39,7 +37,9 @@ import {
   VCPU_TR_LIMIT,
   VCPU_TR_SELECTOR,
 } from './generated/layout';
-import { load32, load64, loadImplicit, prepareStack, setImplicitCause, storeStack } from './memory';
+import { deliverProtected } from './legacy-interrupt';
+import { loadImplicit, prepareStack, setImplicitCause, storeStack } from './memory';
+import { isCanonical, isLongMode } from './mode';
 import {
   ATTRIBUTE_BIG,
   ATTRIBUTE_LONG,
@@ -47,24 +47,15 @@ import {
   ATTRIBUTE_S,
   commitAccessed,
   CS,
-  descriptorAddress,
   descriptorAttributes,
-  descriptorBase,
-  descriptorLimit,
   dplOf,
-  dropInnerSegments,
   prepareAccessed,
-  reachAccessed,
   readDescriptor,
-  setAccessed,
   setFromDescriptor,
   setNullStackSegment,
-  setSegment,
-  SS,
 } from './segment';
-import { cpl, cpu, IF, IOPL, NT, RF, rip, setRip, setRipSet, setStackPointer, stackPointer, TF, VM } from './state';
+import { cpl, cpu, IF, NT, RF, rip, setRip, setRipSet, setStackPointer, stackPointer, TF, VM } from './state';
 import { refreshTlb } from './tlb';
-import { isCanonical } from './translate';
 
 /** An exception, or an interrupt from outside: the EXT bit of a fault's error code is set, and the gate's DPL is not looked at. */
 export const EVENT_HARDWARE: u32 = 0;
@@ -89,11 +80,13 @@ function nonCanonical(vector: i32, error: u32): void {
 /** Delivers one event; `fault` is set when it could not be delivered, and then nothing has changed. */
 export function deliver(vector: i32, source: u32, hasError: bool, error: u32, returnRip: u64, faulting: bool): void {
   setImplicitCause(EXIT_CAUSE_EVENT_DELIVERY);
-  deliverEvent(vector, source, hasError, error, returnRip, faulting);
+  if (isLongMode()) deliverLong(vector, source, hasError, error, returnRip, faulting);
+  else deliverProtected(vector, source == EVENT_SOFTWARE, hasError, error, returnRip, faulting);
   setImplicitCause(EXIT_CAUSE_DATA);
+  if (fault == 0) delivered = true;
 }
 
-function deliverEvent(vector: i32, source: u32, hasError: bool, error: u32, returnRip: u64, faulting: bool): void {
+function deliverLong(vector: i32, source: u32, hasError: bool, error: u32, returnRip: u64, faulting: bool): void {
   const external: u32 = source == EVENT_HARDWARE ? 1 : 0;
   const gateCode = (u32(vector) << 3) | 2 | external;
   if (u32(vector) * 16 + 15 > load<u32>(cpu + VCPU_IDT_LIMIT)) return raiseProtection(gateCode);
@@ -158,7 +151,6 @@ function deliverEvent(vector: i32, source: u32, hasError: bool, error: u32, retu
   let clear: u64 = TF | NT | RF | VM;
   if (type == 14) clear |= IF;
   store<u64>(cpu + VCPU_RFLAGS, rflags & ~clear);
-  delivered = true;
   refreshTlb();
 }
 
@@ -220,80 +212,4 @@ export function softwareInterrupt(op: usize, vector: i32): void {
   const source = vector == VECTOR_DB ? EVENT_HARDWARE : EVENT_SOFTWARE;
   deliver(vector, source, false, 0, rip() + load<u8>(op, OP_LENGTH), false);
   if (fault == 0) setRipSet(true);
-}
-
-/** RFLAGS bits that IRET takes from the stack at any privilege; IF and IOPL have rules of their own. */
-const IRET_FLAGS: u64 = 0x25_4dd5;
-const RFLAGS_VIF_VIP: u64 = 0x18_0000;
-
-function popSized(address: u64, size: u32): u64 {
-  return size == 8 ? load64(address) : load32(address);
-}
-
-/** IRETQ and IRETD in 64-bit mode (SDM vol. 2, IRET). */
-export function interruptReturn(op: usize): void {
-  const size = u32(load<u8>(op, OP_SIZE));
-  const rflags = load<u64>(cpu + VCPU_RFLAGS);
-  if (size < 4) return unsupported();
-  if (rflags & NT) return raiseProtection(0);
-  const from = stackPointer();
-  const target = popSized(from, size);
-  if (fault) return;
-  const codeSelector = u32(popSized(from + size, size)) & 0xffff;
-  if (fault) return;
-  const newFlags = popSized(from + 2 * size, size);
-  if (fault) return;
-  const newStack = popSized(from + 3 * size, size);
-  if (fault) return;
-  const stackSelector = u32(popSized(from + 4 * size, size)) & 0xffff;
-  if (fault) return;
-
-  const privilege = codeSelector & 3;
-  const old = cpl();
-  if ((codeSelector & 0xfffc) == 0) return raiseProtection(0);
-  const codeError = codeSelector & 0xfffc;
-  if (privilege < old) return raiseProtection(codeError);
-  if (!readDescriptor(codeSelector, false)) return;
-  const codeAddress = descriptorAddress;
-  const codeBase = descriptorBase;
-  const codeLimit = descriptorLimit;
-  const codeAttributes = descriptorAttributes;
-  if (!(codeAttributes & ATTRIBUTE_S) || !(codeAttributes & 8)) return raiseProtection(codeError);
-  const codePrivilege = dplOf(codeAttributes);
-  if (codeAttributes & 4 ? codePrivilege > privilege : codePrivilege != privilege) return raiseProtection(codeError);
-  if (!(codeAttributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_NP, 1, codeError);
-  if (!(codeAttributes & ATTRIBUTE_LONG)) return unsupported();
-  const stackNull = (stackSelector & 0xfffc) == 0;
-  if (stackNull) {
-    if (privilege == 3 || (stackSelector & 3) != privilege) return raiseProtection(0);
-  } else {
-    const stackError = stackSelector & 0xfffc;
-    if (!readDescriptor(stackSelector, false)) return;
-    const attributes = descriptorAttributes;
-    const valid = (attributes & ATTRIBUTE_S) != 0 && (attributes & 0xa) == 2;
-    if (!valid || (stackSelector & 3) != privilege || dplOf(attributes) != privilege) return raiseProtection(stackError);
-    if (!(attributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_SS, 1, stackError);
-  }
-  if (!isCanonical(target)) return raiseProtection(0);
-  // All checks are done: now the accessed bits, both reached before either is set.
-  const codeByte = reachAccessed(codeAddress, codeAttributes);
-  if (fault) return;
-  if (!stackNull && !prepareAccessed()) return;
-
-  setAccessed(codeByte);
-  setSegment(CS, codeSelector, codeBase, codeLimit, codeAttributes | 1);
-  if (stackNull) {
-    setNullStackSegment(stackSelector, privilege);
-  } else {
-    commitAccessed();
-    setFromDescriptor(SS, stackSelector);
-  }
-  if (privilege > old) dropInnerSegments(privilege);
-  setRip(target);
-  setStackPointer(newStack);
-  let mask: u64 = IRET_FLAGS;
-  if (old == 0) mask |= IOPL | RFLAGS_VIF_VIP;
-  if (old <= ((u32(rflags) & IOPL) >> 12)) mask |= IF;
-  store<u64>(cpu + VCPU_RFLAGS, (rflags & ~mask & ~u64(RF)) | (newFlags & mask) | 2);
-  setRipSet(true);
 }

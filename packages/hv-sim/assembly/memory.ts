@@ -10,10 +10,11 @@ import {
   VCPU_EXIT_CAUSE,
   VCPU_EXIT_INSTRUCTION_LENGTH,
 } from './generated/layout';
+import { isCanonical, linearMask } from './mode';
 import { ACCESS_READ, ACCESS_WRITE, bypassed, FRAME_CODE, frameFlags } from './physical';
 import { cpu } from './state';
 import { fillTlb, tlbEntry, tlbRead, tlbWrite } from './tlb';
-import { isCanonical, translate, translatedFrame, translateFor, translateImplicit } from './translate';
+import { translate, translatedFrame, translateFor, translateImplicit } from './translate';
 
 export { cacheGeneration, fetch } from './code-cache';
 
@@ -122,7 +123,7 @@ function loadSlow(address: u64, size: usize): u64 {
   } else {
     const first = reach(address, ACCESS_READ, inFirst);
     if (fault) return 0;
-    const second = reach(address + inFirst, ACCESS_READ, size - inFirst);
+    const second = reach((address + inFirst) & linearMask, ACCESS_READ, size - inFirst);
     if (fault) return 0;
     value = gather(first, inFirst) | (gather(second, size - inFirst) << (inFirst << 3));
   }
@@ -142,7 +143,7 @@ function prepare(address: u64, size: usize, access: u32): bool {
   writeInFirst = inFirst;
   const first = reach(address, access, inFirst);
   if (fault) return false;
-  writeSecond = reach(address + inFirst, access, size - inFirst);
+  writeSecond = reach((address + inFirst) & linearMask, access, size - inFirst);
   writeFirst = first;
   return fault == 0;
 }
@@ -288,7 +289,7 @@ export function probeRead(address: u64, size: i32): void {
     reach(address, ACCESS_READ, size);
   } else {
     reach(address, ACCESS_READ, inFirst);
-    if (fault == 0) reach(address + inFirst, ACCESS_READ, size - inFirst);
+    if (fault == 0) reach((address + inFirst) & linearMask, ACCESS_READ, size - inFirst);
   }
 }
 
@@ -360,9 +361,9 @@ export function prepareStack(address: u64, size: usize, user: bool): void {
   writeFirst = first;
 }
 
-/** Writes 8 bytes at an offset of the prepared stack. */
-export function storeStack(offset: usize, value: u64): void {
-  for (let i: usize = 0; i < 8; i++) {
+/** Writes at an offset of the prepared stack. */
+export function storeStack(offset: usize, value: u64, size: usize = 8): void {
+  for (let i: usize = 0; i < size; i++) {
     const at = offset + i;
     const host = at < writeInFirst ? writeFirst + at : writeSecond + (at - writeInFirst);
     store<u8>(host, <u8>(value >> (u64(i) << 3)));

@@ -23,7 +23,7 @@ import {
 import { isPassed, msrExits, passedValue, registerExit } from './exits';
 import { cpl, cpu, general, RAX, RCX, RDX, setGeneral } from './state';
 import { flushTlb } from './tlb';
-import { isCanonical } from './translate';
+import { isCanonicalForRegisters } from './mode';
 
 const EFER_LMA: u64 = 0x400;
 /** SCE, LME, LMA, NXE. */
@@ -117,7 +117,7 @@ function writeMsr(msr: u32, value: u64): void {
     if (msr == 0xc000_0103 && value >> 32) return raiseProtection(0);
     const address = msr == 0x175 || msr == 0x176 || msr == 0xc000_0082 || msr == 0xc000_0083 ||
       (msr >= 0xc000_0100 && msr <= 0xc000_0102);
-    if (address && !isCanonical(value)) return raiseProtection(0);
+    if (address && !isCanonicalForRegisters(value)) return raiseProtection(0);
     if (msr == 0xc000_0084) value &= 0xffff_ffff;
     store<u64>(cpu + field, value);
     return;

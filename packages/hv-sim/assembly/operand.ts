@@ -1,10 +1,13 @@
 // Operands of an op record: effective addresses, and the generic way to read and write operands by the record's flags
 // and size. Every function that touches memory may leave `fault` set; the caller returns at once then.
 import {
+  FLAG_ADDRESS_16,
   FLAG_ADDRESS_32,
   FLAG_IMMEDIATE_SOURCE,
   FLAG_MEMORY_DESTINATION,
   FLAG_MEMORY_SOURCE,
+  FLAG_SEGMENTED,
+  OP_ACCESS_SIZE,
   OP_BASE,
   OP_DISP,
   OP_DST,
@@ -13,8 +16,10 @@ import {
   OP_INDEX,
   OP_SCALE,
   OP_SEGMENT,
+  OP_SEGMENT_NUMBER,
   OP_SIZE,
   OP_SRC,
+  OP_WRITES,
 } from './generated/layout';
 import {
   load8,
@@ -34,6 +39,7 @@ import {
   storeRmw32,
   storeRmw64,
 } from './memory';
+import { segmentAddress } from './segmented-address';
 import { cpu, registerOfSize, setRegisterOfSize } from './state';
 
 /** Linear address of the record's memory operand, segment base included. */
@@ -42,10 +48,21 @@ export function effectiveAddress(op: usize): u64 {
     load<u64>(cpu + load<u16>(op, OP_BASE)) +
     (load<u64>(cpu + load<u16>(op, OP_INDEX)) << load<u8>(op, OP_SCALE)) +
     load<u64>(op, OP_DISP);
-  if (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_32) {
-    return (offset & 0xffff_ffff) + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
-  }
+  if (load<u16>(op, OP_FLAGS) & (FLAG_ADDRESS_32 | FLAG_SEGMENTED)) return linearAddress(op, offset);
   return offset + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+}
+
+/** Cuts an offset to the instruction's address size. */
+export function cutToAddressSize(op: usize, offset: u64): u64 {
+  const flags = load<u16>(op, OP_FLAGS);
+  return flags & FLAG_ADDRESS_32 ? offset & 0xffff_ffff : flags & FLAG_ADDRESS_16 ? offset & 0xffff : offset;
+}
+
+/** Linear address of the memory operand if it lies at this offset of its segment. */
+export function linearAddress(op: usize, offset: u64): u64 {
+  const cut = cutToAddressSize(op, offset);
+  if (!(load<u16>(op, OP_FLAGS) & FLAG_SEGMENTED)) return cut + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+  return segmentAddress(load<u8>(op, OP_SEGMENT_NUMBER), cut, load<u16>(op, OP_ACCESS_SIZE), load<u8>(op, OP_WRITES) != 0);
 }
 
 /** Offset of the memory operand without segment base: what LEA computes. */
@@ -54,7 +71,7 @@ export function effectiveOffset(op: usize): u64 {
     load<u64>(cpu + load<u16>(op, OP_BASE)) +
     (load<u64>(cpu + load<u16>(op, OP_INDEX)) << load<u8>(op, OP_SCALE)) +
     load<u64>(op, OP_DISP);
-  return load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_32 ? offset & 0xffff_ffff : offset;
+  return cutToAddressSize(op, offset);
 }
 
 // @ts-ignore: decorator

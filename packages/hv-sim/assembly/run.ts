@@ -36,17 +36,16 @@ import {
   OP_LENGTH,
   SHUTDOWN_HALTED,
   VCPU_CR0,
-  VCPU_EFER,
   VCPU_EXIT_CAUSE,
   VCPU_EXIT_KIND,
   VCPU_INDEX,
   VCPU_RFLAGS,
 } from './generated/layout';
 import { delivered, deliverException, forgetDelivered } from './interrupt';
+import { CR0_PE } from './mode';
 import { deliverPending, finishInstruction, passTime, STEP_DUE } from './pending-events';
 import { beginExit } from './physical';
-import { isLongCode } from './segment';
-import { cpu, IF, rip, selectVcpu, setRip, TF } from './state';
+import { cpu, IF, rip, selectVcpu, setRip, TF, VM } from './state';
 import { flushAllTlbs, refreshTlb } from './tlb';
 import { blockOf, GUEST } from './vcpu-blocks';
 
@@ -63,8 +62,6 @@ const RAN_SHUTDOWN: i32 = 2;
 const NEVER: u64 = 0xffff_ffff_ffff_ffff;
 /** A tick of guest time in microseconds. */
 const TICK: u64 = 1_000_000;
-const CR0_PG: u64 = 1 << 31;
-const EFER_LMA: u64 = 0x400;
 /** DR6.BS. */
 const DEBUG_SINGLE_STEP: u64 = 0x4000;
 
@@ -132,7 +129,8 @@ function runVcpu(limit: i32): i32 {
   }
   const shadow = load<u32>(cpu + BLOCK_SHADOW);
   if (!deliverPending(shadow == 0)) return i32(time - started);
-  if (!isLongCode() || !(load<u64>(cpu + VCPU_CR0) & CR0_PG) || !(load<u64>(cpu + VCPU_EFER) & EFER_LMA)) {
+  if (!(load<u64>(cpu + VCPU_CR0) & CR0_PE) || load<u32>(cpu + VCPU_RFLAGS) & VM) {
+    // Real mode and its virtual kind.
     unsupported();
     return 0;
   }

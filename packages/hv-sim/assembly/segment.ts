@@ -1,7 +1,7 @@
-// Descriptors and segment registers in 64-bit mode (SDM vol. 3A, chapters 3 and 5).
+// Descriptors and segment registers (SDM vol. 3A, chapters 3 and 5).
 import { fault, FAULT_NON_CANONICAL, raise, raiseProtection, VECTOR_NP, VECTOR_SS } from './fault';
 import {
-  VCPU_CS_ATTRIBUTES,
+  CODE_LONG,
   VCPU_CS_BASE,
   VCPU_ES_ATTRIBUTES,
   VCPU_ES_BASE,
@@ -14,6 +14,7 @@ import {
   VCPU_LDTR_LIMIT,
 } from './generated/layout';
 import { loadImplicit, reachImplicit } from './memory';
+import { codeMode, isLongMode } from './mode';
 import { cpl, cpu } from './state';
 
 /** Numbers of the segment registers, as encoded; LDTR and TR follow. */
@@ -27,7 +28,7 @@ export const LDTR: usize = 6;
 export const TR: usize = 7;
 
 /** Distance between two segment registers of the record. */
-const STRIDE: usize = VCPU_CS_BASE - VCPU_ES_BASE;
+export const SEGMENT_STRIDE: usize = VCPU_CS_BASE - VCPU_ES_BASE;
 
 /** Attribute bits of the record (SDM vol. 3C, table 25-2). */
 export const ATTRIBUTE_S: u32 = 0x10;
@@ -51,7 +52,10 @@ export function dplOf(attributes: u32): u32 {
   return (attributes >> 5) & 3;
 }
 
-/** Reads the descriptor that a selector names; #GP(selector) when there is none. 16 bytes for system segments. */
+/**
+ * Reads the descriptor that a selector names; #GP(selector) when there is none.
+ * @param system one of an LDT or a TSS: long mode has 16 bytes for it, and only the GDT may hold it
+ */
 export function readDescriptor(selector: u32, system: bool): bool {
   const code = selector & 0xfffc;
   let base = load<u64>(cpu + VCPU_GDT_BASE);
@@ -65,13 +69,14 @@ export function readDescriptor(selector: u32, system: bool): bool {
     limit = load<u32>(cpu + VCPU_LDTR_LIMIT);
   }
   const offset = selector & 0xfff8;
-  if (offset + (system ? 15 : 7) > limit) {
+  const wide = system && isLongMode();
+  if (offset + (wide ? 15 : 7) > limit) {
     raiseProtection(code);
     return false;
   }
   descriptorAddress = base + offset;
   const low = loadImplicit(descriptorAddress, 8);
-  const high = system && fault == 0 ? loadImplicit(descriptorAddress + 8, 8) : 0;
+  const high = wide && fault == 0 ? loadImplicit(descriptorAddress + 8, 8) : 0;
   if (fault) {
     if (fault == FAULT_NON_CANONICAL) raiseProtection(code);
     return false;
@@ -107,7 +112,7 @@ export function commitAccessed(): void {
 }
 
 export function setSegment(number: usize, selector: u32, base: u64, limit: u32, attributes: u32): void {
-  const at = cpu + number * STRIDE;
+  const at = cpu + number * SEGMENT_STRIDE;
   store<u32>(at + VCPU_ES_SELECTOR, selector);
   store<u64>(at + VCPU_ES_BASE, base);
   store<u32>(at + VCPU_ES_LIMIT, limit);
@@ -115,11 +120,11 @@ export function setSegment(number: usize, selector: u32, base: u64, limit: u32, 
 }
 
 export function segmentSelector(number: usize): u32 {
-  return load<u32>(cpu + number * STRIDE + VCPU_ES_SELECTOR);
+  return load<u32>(cpu + number * SEGMENT_STRIDE + VCPU_ES_SELECTOR);
 }
 
 export function segmentAttributes(number: usize): u32 {
-  return load<u32>(cpu + number * STRIDE + VCPU_ES_ATTRIBUTES);
+  return load<u32>(cpu + number * SEGMENT_STRIDE + VCPU_ES_ATTRIBUTES);
 }
 
 /** Loads the descriptor just read into a segment register. */
@@ -132,9 +137,9 @@ export function setNullStackSegment(selector: u32, privilege: u32): void {
   setSegment(SS, selector, 0, 0, ATTRIBUTE_UNUSABLE | (privilege << 5));
 }
 
-/** Flat 64-bit code and flat data, as SYSCALL and SYSRET load them without looking at the GDT. */
-export function setFlatSegments(codeSelector: u32, stackSelector: u32, privilege: u32): void {
-  setSegment(CS, codeSelector, 0, 0xffff_ffff, 0xa09b | (privilege << 5));
+/** Flat code, 64-bit or 32-bit, and flat data, as SYSCALL, SYSENTER and their returns load them without looking at the GDT. */
+export function setFlatSegments(codeSelector: u32, stackSelector: u32, privilege: u32, long: bool): void {
+  setSegment(CS, codeSelector, 0, 0xffff_ffff, (long ? 0xa09b : 0xc09b) | (privilege << 5));
   setSegment(SS, stackSelector, 0, 0xffff_ffff, 0xc093 | (privilege << 5));
 }
 
@@ -145,7 +150,7 @@ export function loadSegment(number: usize, selector: u32): bool {
   const code = selector & 0xfffc;
   if (code == 0) {
     if (number == SS) {
-      if (privilege == 3 || requested != privilege) {
+      if (privilege == 3 || requested != privilege || codeMode != CODE_LONG) {
         raiseProtection(0);
         return false;
       }
@@ -191,7 +196,3 @@ export function dropInnerSegments(privilege: u32): void {
   }
 }
 
-/** The VCPU is in 64-bit mode: CS.L. */
-export function isLongCode(): bool {
-  return (load<u32>(cpu + VCPU_CS_ATTRIBUTES) & ATTRIBUTE_LONG) != 0;
-}

@@ -1,19 +1,13 @@
-// The stack and the near branches that use it. In 64-bit mode the stack's addresses are 64 bits wide.
+// The stack and the near branches of 64-bit mode, where the stack's addresses are 64 bits wide.
 
 import { clearFault, FAULT_NON_CANONICAL, fault, raise } from './fault';
 import { OP_DST, OP_LENGTH } from './generated/layout';
-import { load16, load64, store16, store64 } from './memory';
+import { load64, store64 } from './memory';
+import { isCanonical } from './mode';
 import { effectiveAddress } from './operand';
 import { general, RBP, setGeneral, setRegister, setStackPointer, stackPointer } from './state';
 
-/** Whether a linear address is canonical for 48 bits. */
-// @ts-ignore: decorator
-@inline
-export function isCanonical(address: u64): bool {
-  return <i64>(address << 16) >> 16 == <i64>address;
-}
-
-/** A non-canonical address of a stack access is #SS(0), whatever the instruction's memory operand goes through. */
+/** A stack access outside of SS or to a non-canonical address is #SS(0), whatever the instruction's memory operand goes through. */
 // @ts-ignore: decorator
 @inline
 export function stackFault(): void {
@@ -34,27 +28,9 @@ export function push64(value: u64): void {
   setStackPointer(top);
 }
 
-/** PUSH of 2 bytes. */
-export function push16(value: u64): void {
-  const top = stackPointer() - 2;
-  store16(top, value);
-  if (fault) {
-    stackFault();
-    return;
-  }
-  setStackPointer(top);
-}
-
 /** The 8 bytes at RSP; does not move RSP. */
 export function top64(): u64 {
   const value = load64(stackPointer());
-  if (fault) stackFault();
-  return value;
-}
-
-/** The 2 bytes at RSP; does not move RSP. */
-export function top16(): u64 {
-  const value = load16(stackPointer());
   if (fault) stackFault();
   return value;
 }

@@ -3,14 +3,14 @@
 
 import { alu } from './alu';
 import { repIterationExits } from './exits';
-import { attention, fault } from './fault';
+import { attention, fault, raiseProtection } from './fault';
 import {
   ALU_CMP,
   BLOCK_ALLOW_COUNT,
   BLOCK_SINGLE_STEP,
-  FLAG_ADDRESS_32,
   FLAG_REPEAT,
   FLAG_REPEAT_NOT_EQUAL,
+  FLAG_SEGMENTED,
   I_CMPS,
   I_INS,
   I_LODS,
@@ -18,12 +18,13 @@ import {
   I_OUTS,
   I_SCAS,
   OP_FLAGS,
-  OP_SEGMENT,
   OP_SIZE,
   VCPU_RAX,
 } from './generated/layout';
 import { isCoveredBySupplies, probeWrite } from './memory';
-import { cutToSize, loadOfSize, storeOfSize } from './operand';
+import { cutToAddressSize, cutToSize, linearAddress, loadOfSize, storeOfSize } from './operand';
+import { ES } from './segment';
+import { OUTSIDE, segmentAddress } from './segmented-address';
 import {
   cpu,
   DF,
@@ -52,25 +53,35 @@ function compare(size: u32, a: u64, b: u64): void {
 }
 
 function sourceAddress(op: usize, addressMask: u64): u64 {
-  return (general(RSI) & addressMask) + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+  return linearAddress(op, general(RSI) & addressMask);
 }
 
-function targetAddress(_op: usize, addressMask: u64): u64 {
-  return general(RDI) & addressMask;
+/** In 16- and 32-bit code through ES, which no prefix overrides. */
+function targetAddress(op: usize, code: u32, addressMask: u64): u64 {
+  const offset = general(RDI) & addressMask;
+  if (!(load<u16>(op, OP_FLAGS) & FLAG_SEGMENTED)) return offset;
+  return segmentAddress(ES, offset, load<u8>(op, OP_SIZE), code != I_CMPS && code != I_SCAS);
+}
+
+/** Writes RSI, RDI or RCX as wide as the instruction's addresses are. */
+function setCounter(number: usize, value: u64, addressMask: u64): void {
+  if (addressMask == 0xffff) setRegisterOfSize(VCPU_RAX + (number << 3), 2, value);
+  else setGeneral(number, value & addressMask);
 }
 
 /** One iteration without the counter. */
 function iterate(op: usize, code: u32, addressMask: u64): void {
   const size: u32 = load<u8>(op, OP_SIZE);
   const step: u64 = flags() & DF ? 0 - u64(size) : u64(size);
-  const from = general(RSI) & addressMask;
-  const to = general(RDI) & addressMask;
-  const source = from + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+  const source = readsSource(code) ? sourceAddress(op, addressMask) : 0;
+  const target = usesTarget(code) ? targetAddress(op, code, addressMask) : 0;
+  // Not what an override of the source's segment to SS would make of it.
+  if (target == OUTSIDE) return raiseProtection(0);
   switch (code) {
     case I_MOVS: {
       const value = loadOfSize(source, size);
       if (fault) return;
-      storeOfSize(to, size, value);
+      storeOfSize(target, size, value);
       break;
     }
     case I_LODS: {
@@ -81,7 +92,7 @@ function iterate(op: usize, code: u32, addressMask: u64): void {
     }
     case I_CMPS: {
       // Where both fault, the one through RDI is reported; processors do so mostly.
-      const second = loadOfSize(to, size);
+      const second = loadOfSize(target, size);
       if (fault) return;
       const first = loadOfSize(source, size);
       if (fault) return;
@@ -89,16 +100,16 @@ function iterate(op: usize, code: u32, addressMask: u64): void {
       break;
     }
     case I_SCAS: {
-      const value = loadOfSize(to, size);
+      const value = loadOfSize(target, size);
       if (fault) return;
       compare(size, cutToSize(general(RAX), size), value);
       break;
     }
     case I_INS:
       // The port is read only when its byte can be stored: reading has effects.
-      probeWrite(to, i32(size));
+      probeWrite(target, i32(size));
       if (fault) return;
-      storeOfSize(to, size, portIn(i32(general(RDX) & 0xffff), i32(size)));
+      storeOfSize(target, size, portIn(i32(general(RDX) & 0xffff), i32(size)));
       break;
     case I_OUTS: {
       const value = loadOfSize(source, size);
@@ -107,13 +118,11 @@ function iterate(op: usize, code: u32, addressMask: u64): void {
       break;
     }
     default:
-      storeOfSize(to, size, cutToSize(general(RAX), size));
+      storeOfSize(target, size, cutToSize(general(RAX), size));
   }
   if (fault) return;
-  if (readsSource(code)) {
-    setGeneral(RSI, (from + step) & addressMask);
-  }
-  if (usesTarget(code)) setGeneral(RDI, (to + step) & addressMask);
+  if (readsSource(code)) setCounter(RSI, general(RSI) + step, addressMask);
+  if (usesTarget(code)) setCounter(RDI, general(RDI) + step, addressMask);
 }
 
 /** Pages of both ends of the element at which a granted instruction went on. */
@@ -138,7 +147,7 @@ function rememberPages(op: usize, code: u32, addressMask: u64): void {
     sourceLast = (source + last) >> 12;
   }
   if (usesTarget(code)) {
-    const target = targetAddress(op, addressMask);
+    const target = targetAddress(op, code, addressMask);
     targetFirst = target >> 12;
     targetLast = (target + last) >> 12;
   }
@@ -156,7 +165,7 @@ function isSamePages(op: usize, code: u32, addressMask: u64): bool {
     if (!isCoveredBySupplies(source, size)) return false;
   }
   if (usesTarget(code)) {
-    const target = targetAddress(op, addressMask);
+    const target = targetAddress(op, code, addressMask);
     const first = target >> 12;
     const end = (target + last) >> 12;
     if ((first != targetFirst && first != targetLast) || (end != targetFirst && end != targetLast)) return false;
@@ -171,7 +180,7 @@ export function execString(op: usize, code: u32): void {
     if (!portAllowed(i32(general(RDX) & 0xffff), i32(load<u8>(op, OP_SIZE)))) return;
   }
   const opFlags = load<u16>(op, OP_FLAGS);
-  const addressMask: u64 = opFlags & FLAG_ADDRESS_32 ? 0xffff_ffff : 0xffff_ffff_ffff_ffff;
+  const addressMask = cutToAddressSize(op, 0xffff_ffff_ffff_ffff);
   if (!(opFlags & (FLAG_REPEAT | FLAG_REPEAT_NOT_EQUAL))) {
     iterate(op, code, addressMask);
     return;
@@ -192,7 +201,7 @@ export function execString(op: usize, code: u32): void {
     iterate(op, code, addressMask);
     if (fault) return;
     count--;
-    setGeneral(RCX, count);
+    setCounter(RCX, count, addressMask);
     if (compares && ((flags() & ZF) != 0) != ((opFlags & FLAG_REPEAT) != 0)) return;
   }
 }

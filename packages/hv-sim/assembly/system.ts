@@ -18,6 +18,7 @@ import {
   EXIT_KIND_BREAKPOINT,
   EXIT_KIND_VMCALL,
   I_CALL_FAR,
+  I_CALL_FAR_DIRECT,
   I_CLAC,
   I_CLI,
   I_CLTS,
@@ -29,10 +30,12 @@ import {
   I_INT1,
   I_INT3,
   I_INT_N,
+  I_INTO,
   I_INVD,
   I_INVLPG,
   I_IRET,
   I_JMP_FAR,
+  I_JMP_FAR_DIRECT,
   I_LAR,
   I_LGDT,
   I_LIDT,
@@ -65,6 +68,8 @@ import {
   I_STR,
   I_SWAPGS,
   I_SYSCALL,
+  I_SYSENTER,
+  I_SYSEXIT,
   I_SYSRET,
   I_VERR,
   I_VERW,
@@ -92,11 +97,14 @@ import {
   VCPU_TSC_AUX,
 } from './generated/layout';
 import { restoreLegacy, saveLegacy } from './fxsave';
-import { interruptReturn, recordDebug, softwareInterrupt } from './interrupt';
+import { recordDebug, softwareInterrupt } from './interrupt';
+import { interruptReturn } from './interrupt-return';
+import { isCanonicalForRegisters } from './mode';
 import { readMsrInstruction, timeStamp, writeMsrInstruction } from './msr';
 import { readSource, writeDestination } from './operand';
 import { input, output } from './port-io';
-import { AC, cpl, cpu, flags, IF, IOPL, RAX, RCX, RDX, setFlags, setGeneral } from './state';
+import { AC, cpl, cpu, flags, IF, IOPL, OF, RAX, RCX, RDX, setFlags, setGeneral } from './state';
+import { swapGs, systemCall, systemEnter, systemExit, systemReturn } from './system-call';
 import {
   inspectSegment,
   loadFarPointer,
@@ -109,8 +117,7 @@ import {
   verifySegment,
 } from './tables';
 import { flushTlb } from './tlb';
-import { farReturn, farTransfer, swapGs, systemCall, systemReturn } from './transfer';
-import { isCanonical } from './translate';
+import { farReturn, farTransfer, farTransferDirect } from './transfer';
 import { restoreExtended, saveExtended } from './xsave';
 
 export { portAllowed, portIn, portOut } from './port-io';
@@ -173,7 +180,7 @@ function readSegmentBase(op: usize, field: usize): void {
 function writeSegmentBase(op: usize, field: usize): void {
   if (!(load<u64>(cpu + VCPU_CR4) & CR4_FSGSBASE)) return raiseUndefined();
   const value = readSource(op);
-  if (!isCanonical(value)) return raiseProtection(0);
+  if (!isCanonicalForRegisters(value)) return raiseProtection(0);
   store<u64>(cpu + field, value);
 }
 
@@ -222,6 +229,10 @@ export function execSystem(op: usize): void {
       return farTransfer(op, false);
     case I_CALL_FAR:
       return farTransfer(op, true);
+    case I_JMP_FAR_DIRECT:
+      return farTransferDirect(op, false);
+    case I_CALL_FAR_DIRECT:
+      return farTransferDirect(op, true);
     case I_RET_FAR:
       return farReturn(op);
     case I_IRET:
@@ -243,10 +254,20 @@ export function execSystem(op: usize): void {
         setAttention();
       }
       return;
+    case I_INTO:
+      if (flags() & OF) {
+        softwareInterrupt(op, 4);
+        if (fault == 0) setAttention();
+      }
+      return;
     case I_SYSCALL:
       return systemCall(op);
     case I_SYSRET:
       return systemReturn(op);
+    case I_SYSENTER:
+      return systemEnter();
+    case I_SYSEXIT:
+      return systemExit(op);
     case I_SWAPGS:
       return swapGs();
     case I_CLI:
@@ -316,6 +337,6 @@ export function execSystem(op: usize): void {
     case I_XRSTORS:
       return restoreExtended(op);
   }
-  // SYSENTER, SYSEXIT, MONITOR, MWAIT, INVPCID, VMMCALL: CPUID does not offer them.
+  // MONITOR, MWAIT, INVPCID, VMMCALL: CPUID does not offer them.
   raiseUndefined();
 }

@@ -36,7 +36,7 @@ import {
   VCPU_IDT_LIMIT,
 } from './generated/layout';
 import { descriptorTableExits, isPassed, registerExit } from './exits';
-import { load16, load32, load64, probeWrite, reachImplicit, store16, store64 } from './memory';
+import { load16, load32, load64, probeWrite, reachImplicit, store16, store32, store64 } from './memory';
 import { effectiveAddress, readSource, readSourceOfSize, writeDestination } from './operand';
 import {
   ATTRIBUTE_PRESENT,
@@ -57,7 +57,8 @@ import {
   TR,
 } from './segment';
 import { cpl, cpu, setRegisterOfSize, setStackPointer, setStatus, stackPointer, ZF } from './state';
-import { isCanonical } from './translate';
+import { isCanonicalForRegisters, isLongMode } from './mode';
+import { stackMask, topOfSize } from './sized-stack';
 
 /** Raises the exit of a table instruction; false when there is none to raise. */
 function exits(op: usize, register: u32): bool {
@@ -74,9 +75,12 @@ export function loadTable(op: usize): void {
   const address = effectiveAddress(op);
   const limit = u32(load16(address));
   if (fault) return;
-  const base = load64(address + 2);
+  // Outside of 64-bit mode a base has 32 bits, with 16-bit operands 24.
+  const size = load<u8>(op, OP_SIZE);
+  let base = size == 8 ? load64(address + 2) : load32(address + 2);
   if (fault) return;
-  if (!isCanonical(base)) return raiseProtection(0);
+  if (size == 2) base &= 0xff_ffff;
+  if (!isCanonicalForRegisters(base)) return raiseProtection(0);
   store<u64>(cpu + (interrupts ? VCPU_IDT_BASE : VCPU_GDT_BASE), base);
   store<u32>(cpu + (interrupts ? VCPU_IDT_LIMIT : VCPU_GDT_LIMIT), limit);
 }
@@ -86,10 +90,13 @@ export function storeTable(op: usize): void {
   const interrupts = load<u16>(op, OP_CODE) == I_SIDT;
   if (exits(op, (interrupts ? TABLE_IDTR : TABLE_GDTR) | TABLE_READ)) return;
   const address = effectiveAddress(op);
-  probeWrite(address, 10);
+  const long = load<u8>(op, OP_SIZE) == 8;
+  probeWrite(address, long ? 10 : 6);
   if (fault) return;
   store16(address, load<u32>(cpu + (interrupts ? VCPU_IDT_LIMIT : VCPU_GDT_LIMIT)));
-  store64(address + 2, load<u64>(cpu + (interrupts ? VCPU_IDT_BASE : VCPU_GDT_BASE)));
+  const base = load<u64>(cpu + (interrupts ? VCPU_IDT_BASE : VCPU_GDT_BASE));
+  if (long) store64(address + 2, base);
+  else store32(address + 2, base);
 }
 
 /** LLDT and LTR. */
@@ -107,9 +114,10 @@ export function loadSystemSegment(op: usize): void {
   }
   if (selector & 4) return raiseProtection(error);
   if (!readDescriptor(selector, true)) return;
-  // An available 64-bit TSS is type 9, an LDT type 2 (SDM vol. 3A, table 3-2).
+  // An available TSS is type 9, outside of long mode also 1 (of 16 bits); an LDT is type 2 (SDM vol. 3A, table 3-2).
   const attributes = descriptorAttributes;
-  if ((attributes & 0x1f) != (task ? 9 : 2)) return raiseProtection(error);
+  const type = attributes & 0x1f;
+  if (task ? type != 9 && (type != 1 || isLongMode()) : type != 2) return raiseProtection(error);
   if (!(attributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_NP, 1, error);
   if (!task) return setFromDescriptor(LDTR, selector);
   const byte = reachImplicit(descriptorAddress + 5);
@@ -143,9 +151,14 @@ function shadowNext(): void {
 export function popSegment(op: usize): void {
   const size = u32(load<u8>(op, OP_SIZE));
   const stack = stackPointer();
-  const selector = u32(size == 8 ? load64(stack) : load16(stack)) & 0xffff;
+  const selector = u32(topOfSize(size)) & 0xffff;
   if (fault) return;
-  if (loadSegment(load<u8>(op, OP_KIND), selector)) setStackPointer(stack + size);
+  const number = usize(load<u8>(op, OP_KIND));
+  // A load of SS changes how wide the stack pointer is; the pop is of the old stack.
+  const mask = stackMask();
+  if (!loadSegment(number, selector)) return;
+  setStackPointer((stack & ~mask) | ((stack + size) & mask));
+  if (number == SS) shadowNext();
 }
 
 /** LSS, LFS, LGS. */
@@ -185,8 +198,10 @@ export function inspectSegment(op: usize): void {
   let valid = found;
   if (found && !(attributes & ATTRIBUTE_S)) {
     const type = attributes & 0xf;
-    // System types that exist in 64-bit mode: LDT, TSS, and for LAR call gates (SDM vol. 2, LAR and LSL).
+    // System types that exist in long mode: LDT, TSS, and for LAR call gates (SDM vol. 2, LAR and LSL); outside of it their
+    // 16-bit kinds too, and for LAR task gates.
     valid = type == 2 || type == 9 || type == 11 || (rights && type == 12);
+    if (!isLongMode()) valid = valid || type == 1 || type == 3 || (rights && (type == 4 || type == 5));
   }
   setStatus(ZF, valid ? ZF : 0);
   if (!valid) return;

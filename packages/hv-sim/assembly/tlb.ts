@@ -3,6 +3,8 @@
 // and by the second-level rights, with accessed and dirty bits set, and, for writes, when the frame holds no decoded
 // code: a hit needs no further check. A miss is always looked up again in memory.
 import {
+  BLOCK_CODE_MODE,
+  BLOCK_PAGING_MODE,
   BLOCK_SIZE,
   BLOCK_SMAP_OPEN,
   LIMIT_VCPUS,
@@ -12,6 +14,8 @@ import {
   VCPU_CR4,
   VCPU_RFLAGS,
 } from './generated/layout';
+import { currentCodeMode, currentPagingMode, setModes } from './mode';
+import { followPdptes } from './pdpte';
 import { cpl, cpu } from './state';
 
 /** CR4.SMAP, as in SDM vol. 3A, 2.5. */
@@ -49,10 +53,27 @@ export function flushTables(table: usize): void {
   for (let i: usize = 0; i < LIMIT_VCPUS * 2; i++) clear(MAP_TLB + (i * 3 + table) * MAP_TLB_SIZE, MAP_TLB_SIZE);
 }
 
-/** Chooses the tables for the current VCPU and privilege; to be called when either has changed, and after EFLAGS.AC has. */
+/**
+ * Chooses the tables for the current VCPU and privilege, and finds its modes; to be called when any of them has changed,
+ * and after EFLAGS.AC has.
+ */
 export function refreshTlb(): void {
   const user = cpl() == 3;
   const start = base();
+  const code = currentCodeMode();
+  const paging = currentPagingMode();
+  if (code != load<u32>(cpu + BLOCK_CODE_MODE)) {
+    // Entries for fetches lead to instructions that were decoded for another kind of code.
+    store<u32>(cpu + BLOCK_CODE_MODE, code);
+    clear(start + 2 * MAP_TLB_SIZE, MAP_TLB_SIZE);
+    clear(start + 5 * MAP_TLB_SIZE, MAP_TLB_SIZE);
+  }
+  if (paging != load<u32>(cpu + BLOCK_PAGING_MODE)) {
+    store<u32>(cpu + BLOCK_PAGING_MODE, paging);
+    clear(start, VCPU_TLB_SIZE);
+  }
+  setModes(code, paging);
+  followPdptes();
   if (load<u64>(cpu + VCPU_CR4) & CR4_SMAP) {
     const open = u32((load<u64>(cpu + VCPU_RFLAGS) & RFLAGS_AC) != 0);
     if (open != load<u32>(cpu + BLOCK_SMAP_OPEN)) {

@@ -1,176 +1,190 @@
-// System calls and far control transfers in 64-bit mode. Call gates and compatibility mode are not offered.
-import { fault, raise, raiseProtection, raiseUndefined, setAttention, unsupported, VECTOR_NP, VECTOR_SS } from './fault';
+// Far control transfers: JMP and CALL to segments and through call gates, and RETF (SDM vol. 3A, 5.8). Task switches are
+// not offered.
+import { checkFarCode, checkFarOffset, commitFarCode, farAttributes, isFarCode, isFarConforming, isFarLong, keepCode, prepareFarCode } from './far-code';
+import { fault, raise, raiseProtection, setAttention, unsupported, VECTOR_NP } from './fault';
 import {
+  CODE_LONG,
   OP_IMM,
   OP_LENGTH,
   OP_SIZE,
+  OP_SOURCE_SIZE,
   VCPU_CS_SELECTOR,
-  VCPU_EFER,
-  VCPU_GS_BASE,
-  VCPU_KERNEL_GS_BASE,
-  VCPU_LSTAR,
-  VCPU_RFLAGS,
-  VCPU_SFMASK,
-  VCPU_STAR,
+  VCPU_GDT_LIMIT,
+  VCPU_LDTR_LIMIT,
+  VCPU_SS_SELECTOR,
 } from './generated/layout';
-import { load16, load32, load64, probeWrite, store16, store32, store64 } from './memory';
-import { effectiveAddress } from './operand';
 import {
-  ATTRIBUTE_BIG,
+  commitStackPointer,
+  commitStackSegment,
+  innerStackPointer,
+  newStackMask,
+  prepareInnerStack,
+  prepareStackSegment,
+  readInnerStack,
+  readOuterStack,
+} from './inner-stack';
+import { load16, loadImplicit, storeStack } from './memory';
+import { codeMode, isLongMode } from './mode';
+import { effectiveAddress, loadOfSize } from './operand';
+import {
   ATTRIBUTE_LONG,
   ATTRIBUTE_PRESENT,
   ATTRIBUTE_S,
-  commitAccessed,
-  CS,
   descriptorAddress,
   descriptorAttributes,
-  descriptorBase,
-  descriptorLimit,
   dplOf,
   dropInnerSegments,
-  prepareAccessed,
-  reachAccessed,
   readDescriptor,
-  setAccessed,
-  setFlatSegments,
-  setFromDescriptor,
-  setNullStackSegment,
-  setSegment,
-  SS,
 } from './segment';
-import {
-  cpl,
-  cpu,
-  general,
-  RCX,
-  RF,
-  rip,
-  setGeneral,
-  setRip,
-  setRipSet,
-  setStackPointer,
-  stackPointer,
-  VM,
-} from './state';
+import { loadStack, moveStack, probeStackWrite, storeStackAt } from './sized-stack';
+import { cpl, cpu, rip, setRip, setRipSet, setStackPointer, stackPointer } from './state';
 import { refreshTlb } from './tlb';
-import { isCanonical } from './translate';
 
-const EFER_SCE: u64 = 1;
-const R11: usize = 11;
-/** RFLAGS bits that SYSRET takes from R11 (SDM vol. 2, SYSRET). */
-const SYSRET_FLAGS: u64 = 0x3c_7fd7;
+/** System descriptor types that a far transfer may name. */
+const TYPE_TSS_16: u32 = 1;
+const TYPE_CALL_GATE_16: u32 = 4;
+const TYPE_TASK_GATE: u32 = 5;
+const TYPE_TSS_32: u32 = 9;
+const TYPE_CALL_GATE: u32 = 12;
 
-export function systemCall(op: usize): void {
-  if (!(load<u64>(cpu + VCPU_EFER) & EFER_SCE)) return raiseUndefined();
-  const rflags = load<u64>(cpu + VCPU_RFLAGS);
-  setGeneral(RCX, rip() + load<u8>(op, OP_LENGTH));
-  setGeneral(R11, rflags & ~u64(RF));
-  const selector = u32(load<u64>(cpu + VCPU_STAR) >> 32) & 0xfffc;
-  setFlatSegments(selector, selector + 8, 0);
-  store<u64>(cpu + VCPU_RFLAGS, (rflags & ~load<u64>(cpu + VCPU_SFMASK) & ~u64(RF)) | 2);
-  setRip(load<u64>(cpu + VCPU_LSTAR));
+/** Return address of the instruction. */
+function next(op: usize): u64 {
+  return rip() + load<u8>(op, OP_LENGTH);
+}
+
+/** Control is at an offset of the code segment that has just been loaded. */
+function arrive(offset: u64): void {
+  setRip(offset);
   setRipSet(true);
   refreshTlb();
   setAttention();
 }
 
-export function systemReturn(op: usize): void {
-  if (!(load<u64>(cpu + VCPU_EFER) & EFER_SCE)) return raiseUndefined();
-  if (cpl() != 0) return raiseProtection(0);
-  if (load<u8>(op, OP_SIZE) != 8) return unsupported();
-  const target = general(RCX);
-  if (!isCanonical(target)) return raiseProtection(0);
-  const base = u32(load<u64>(cpu + VCPU_STAR) >> 48);
-  setFlatSegments((base + 16) | 3, (base + 8) | 3, 3);
-  store<u64>(cpu + VCPU_RFLAGS, (general(R11) & SYSRET_FLAGS & ~u64(RF | VM)) | 2);
-  setRip(target);
-  setRipSet(true);
-  refreshTlb();
-  setAttention();
+/** JMP or CALL, once the code segment is read and checked: at the same privilege, values of `size` bytes on the stack. */
+function transfer(op: usize, call: bool, selector: u32, offset: u64, size: u32): void {
+  const top = stackPointer();
+  if (call) {
+    probeStackWrite(top - size, size);
+    if (fault) return;
+    probeStackWrite(top - 2 * size, size);
+    if (fault) return;
+  }
+  if (!prepareFarCode()) return;
+  if (call) {
+    storeStackAt(top - size, size, load<u32>(cpu + VCPU_CS_SELECTOR));
+    storeStackAt(top - 2 * size, size, next(op));
+    moveStack(top - 2 * size);
+  }
+  commitFarCode((selector & 0xfffc) | cpl());
+  arrive(offset);
 }
 
-export function swapGs(): void {
-  if (cpl() != 0) return raiseProtection(0);
-  const base = load<u64>(cpu + VCPU_GS_BASE);
-  store<u64>(cpu + VCPU_GS_BASE, load<u64>(cpu + VCPU_KERNEL_GS_BASE));
-  store<u64>(cpu + VCPU_KERNEL_GS_BASE, base);
+/** CALL through a gate to an inner privilege level: to a stack of its own, to which parameters are copied. */
+function callInner(op: usize, selector: u32, offset: u64, size: u32, parameters: u32): void {
+  const privilege = dplOf(farAttributes);
+  if (!readInnerStack(privilege, 0)) return;
+  const bytes = (4 + parameters) * size;
+  const top = (innerStackPointer - bytes) & newStackMask();
+  const from = stackPointer();
+  // The parameters are looked at before the new stack is, and lie between the return address and the old stack's.
+  for (let i: u32 = 0; i < parameters; i++) {
+    loadStack(from + i * size, size);
+    if (fault) return;
+  }
+  if (!checkFarOffset(offset, 0)) return;
+  if (!prepareInnerStack(top, bytes, privilege, 0)) return;
+  if (!prepareStackSegment() || !prepareFarCode()) return;
+  // Reading a parameter again cannot fail, but it could translate: the new stack is prepared last.
+  for (let i: u32 = 0; i < parameters; i++) storeStack((2 + i) * size, loadStack(from + i * size, size), size);
+  storeStack(0, next(op), size);
+  storeStack(size, load<u32>(cpu + VCPU_CS_SELECTOR), size);
+  storeStack((2 + parameters) * size, from, size);
+  storeStack((3 + parameters) * size, load<u32>(cpu + VCPU_SS_SELECTOR), size);
+  commitStackSegment(privilege);
+  commitStackPointer(top);
+  commitFarCode((selector & 0xfffc) | privilege);
+  arrive(offset);
 }
 
-/** Reads and checks the code segment of a far JMP or CALL: same privilege, 64-bit. */
-function readTarget(selector: u32): bool {
-  const error = selector & 0xfffc;
-  if (error == 0) {
-    raiseProtection(0);
-    return false;
+/** The descriptor just read is a call gate. */
+function throughGate(op: usize, call: bool, gateSelector: u32): void {
+  const error = gateSelector & 0xfffc;
+  const long = isLongMode();
+  const size: u32 = long ? 8 : descriptorAttributes & 8 ? 4 : 2;
+  const gateAddress = descriptorAddress;
+  const low = loadImplicit(gateAddress, 8);
+  if (fault) return;
+  let offset = (low & 0xffff) | ((low >> 32) & 0xffff_0000);
+  if (size == 2) offset &= 0xffff;
+  if (long) {
+    const limit = load<u32>(cpu + (gateSelector & 4 ? VCPU_LDTR_LIMIT : VCPU_GDT_LIMIT));
+    if ((gateSelector & 0xfff8) + 15 > limit) return raiseProtection(error);
+    const high = loadImplicit(gateAddress + 8, 8);
+    if (fault) return;
+    // The upper half has the type 0, so that it is no descriptor.
+    if ((high >> 40) & 0x1f) return raiseProtection(error);
+    offset |= high << 32;
   }
-  if (!readDescriptor(selector, false)) return false;
-  const attributes = descriptorAttributes;
-  if (!(attributes & ATTRIBUTE_S)) {
-    // Gates and task switches.
-    unsupported();
-    return false;
-  }
+  const selector = u32(low >> 16) & 0xffff;
+  const codeError = selector & 0xfffc;
+  if (codeError == 0) return raiseProtection(0);
+  if (!readDescriptor(selector, false)) return;
+  keepCode();
   const privilege = cpl();
-  const dpl = dplOf(attributes);
-  const conforming = (attributes & 4) != 0;
-  let valid = (attributes & 8) != 0;
-  if (conforming) valid = valid && dpl <= privilege;
+  const dpl = dplOf(farAttributes);
+  if (!isFarCode() || dpl > privilege) return raiseProtection(codeError);
+  if (long && !(farAttributes & ATTRIBUTE_LONG)) return raiseProtection(codeError);
+  if (!call && !isFarConforming() && dpl != privilege) return raiseProtection(codeError);
+  if (!checkFarCode(codeError)) return;
+  if (call && !isFarConforming() && dpl < privilege) {
+    return callInner(op, selector, offset, size, long ? 0 : u32(low >> 32) & 0x1f);
+  }
+  if (checkFarOffset(offset, 0)) transfer(op, call, selector, offset, size);
+}
+
+/** A far transfer to a system descriptor: a gate, or a task. */
+function toSystem(op: usize, call: bool, selector: u32): void {
+  const error = selector & 0xfffc;
+  const type = descriptorAttributes & 0xf;
+  const gate = type == TYPE_CALL_GATE || (type == TYPE_CALL_GATE_16 && !isLongMode());
+  const task = !isLongMode() && (type == TYPE_TSS_16 || type == TYPE_TSS_32 || type == TYPE_TASK_GATE);
+  const dpl = dplOf(descriptorAttributes);
+  if ((!gate && !task) || dpl < cpl() || dpl < (selector & 3)) return raiseProtection(error);
+  if (!(descriptorAttributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_NP, 1, error);
+  if (task) return unsupported();
+  throughGate(op, call, selector);
+}
+
+function goFar(op: usize, call: bool, selector: u32, offset: u64, size: u32): void {
+  const error = selector & 0xfffc;
+  if (error == 0) return raiseProtection(0);
+  if (!readDescriptor(selector, false)) return;
+  if (!(descriptorAttributes & ATTRIBUTE_S)) return toSystem(op, call, selector);
+  keepCode();
+  const privilege = cpl();
+  const dpl = dplOf(farAttributes);
+  let valid = isFarCode();
+  if (isFarConforming()) valid = valid && dpl <= privilege;
   else valid = valid && (selector & 3) <= privilege && dpl == privilege;
-  if (!valid) {
-    raiseProtection(error);
-    return false;
-  }
-  return checkLong(attributes, error);
-}
-
-function checkLong(attributes: u32, error: u32): bool {
-  if (!(attributes & ATTRIBUTE_PRESENT)) {
-    raise(VECTOR_NP, 1, error);
-  } else if (!(attributes & ATTRIBUTE_LONG)) {
-    unsupported();
-  } else if (attributes & ATTRIBUTE_BIG) {
-    raiseProtection(error);
-  } else {
-    return true;
-  }
-  return false;
-}
-
-function loadSized(address: u64, size: u32): u64 {
-  return size == 8 ? load64(address) : size == 4 ? load32(address) : load16(address);
-}
-
-function storeSized(address: u64, size: u32, value: u64): void {
-  if (size == 8) store64(address, value);
-  else if (size == 4) store32(address, value);
-  else store16(address, value);
+  if (!valid) return raiseProtection(error);
+  if (!checkFarCode(error)) return;
+  if (checkFarOffset(offset, 0)) transfer(op, call, selector, offset, size);
 }
 
 /** JMP and CALL through a far pointer in memory. */
 export function farTransfer(op: usize, call: bool): void {
   const size = u32(load<u8>(op, OP_SIZE));
   const pointer = effectiveAddress(op);
-  const target = loadSized(pointer, size);
+  const target = loadOfSize(pointer, size);
   if (fault) return;
   const selector = u32(load16(pointer + size));
   if (fault) return;
-  if (!readTarget(selector)) return;
-  if (!isCanonical(target)) return raiseProtection(0);
-  const stack = stackPointer() - 2 * size;
-  if (call) {
-    probeWrite(stack, 2 * size);
-    if (fault) return;
-  }
-  if (!prepareAccessed()) return;
-  if (call) {
-    storeSized(stack, size, rip() + load<u8>(op, OP_LENGTH));
-    storeSized(stack + size, size, load<u32>(cpu + VCPU_CS_SELECTOR));
-    setStackPointer(stack);
-  }
-  commitAccessed();
-  setFromDescriptor(CS, (selector & 0xfffc) | cpl());
-  setRip(target);
-  setRipSet(true);
+  goFar(op, call, selector, target, size);
+}
+
+/** JMP and CALL with the far pointer in the instruction. */
+export function farTransferDirect(op: usize, call: bool): void {
+  goFar(op, call, load<u16>(op, OP_SOURCE_SIZE), load<u64>(op, OP_IMM), load<u8>(op, OP_SIZE));
 }
 
 /** RETF, to the same or an outer privilege level. */
@@ -178,65 +192,42 @@ export function farReturn(op: usize): void {
   const size = u32(load<u8>(op, OP_SIZE));
   const extra = load<u64>(op, OP_IMM);
   const from = stackPointer();
-  const target = loadSized(from, size);
+  const target = loadStack(from, size);
   if (fault) return;
-  const selector = u32(loadSized(from + size, size)) & 0xffff;
+  const selector = u32(loadStack(from + size, size)) & 0xffff;
   if (fault) return;
   const error = selector & 0xfffc;
   const privilege = selector & 3;
   const old = cpl();
+  const outer = privilege > old;
   if (error == 0) return raiseProtection(0);
   if (privilege < old) return raiseProtection(error);
   if (!readDescriptor(selector, false)) return;
-  const codeAddress = descriptorAddress;
-  const codeBase = descriptorBase;
-  const codeLimit = descriptorLimit;
-  const codeAttributes = descriptorAttributes;
-  const dpl = dplOf(codeAttributes);
-  const valid = (codeAttributes & ATTRIBUTE_S) != 0 && (codeAttributes & 8) != 0;
-  if (!valid || (codeAttributes & 4 ? dpl > privilege : dpl != privilege)) return raiseProtection(error);
-  if (!checkLong(codeAttributes, error)) return;
+  keepCode();
+  const dpl = dplOf(farAttributes);
+  if (!isFarCode() || (isFarConforming() ? dpl > privilege : dpl != privilege)) return raiseProtection(error);
+  if (!checkFarCode(error)) return;
   let stack = from + 2 * size + extra;
-  let stackSelector: u32 = 0;
-  let stackNull = true;
-  if (privilege > old) {
-    const outer = loadSized(stack, size);
+  if (outer) {
+    const outerStack = loadStack(stack, size);
     if (fault) return;
-    stackSelector = u32(loadSized(stack + size, size)) & 0xffff;
+    const stackSelector = u32(loadStack(stack + size, size)) & 0xffff;
     if (fault) return;
-    stack = outer + extra;
-    stackNull = (stackSelector & 0xfffc) == 0;
-    if (stackNull) {
-      if (privilege == 3 || (stackSelector & 3) != privilege) return raiseProtection(0);
-    } else {
-      if (!readDescriptor(stackSelector, false)) return;
-      const attributes = descriptorAttributes;
-      const writable = (attributes & ATTRIBUTE_S) != 0 && (attributes & 0xa) == 2;
-      if (!writable || (stackSelector & 3) != privilege || dplOf(attributes) != privilege) {
-        return raiseProtection(stackSelector & 0xfffc);
-      }
-      if (!(attributes & ATTRIBUTE_PRESENT)) return raise(VECTOR_SS, 1, stackSelector & 0xfffc);
-    }
+    stack = outerStack + extra;
+    if (!readOuterStack(stackSelector, privilege, isFarLong())) return;
   }
-  if (!isCanonical(target)) return raiseProtection(0);
+  if (!checkFarOffset(target, 0)) return;
   // All checks are done: now the accessed bits, both reached before either is set.
-  const codeByte = reachAccessed(codeAddress, codeAttributes);
-  if (fault) return;
-  if (!stackNull && !prepareAccessed()) return;
-  setAccessed(codeByte);
-  setSegment(CS, selector, codeBase, codeLimit, codeAttributes | 1);
-  if (privilege > old) {
-    if (stackNull) {
-      setNullStackSegment(stackSelector, privilege);
-    } else {
-      commitAccessed();
-      setFromDescriptor(SS, stackSelector);
-    }
-    dropInnerSegments(privilege);
+  if (!prepareFarCode()) return;
+  if (outer && !prepareStackSegment()) return;
+  if (outer) {
+    commitStackSegment(privilege);
+    if (codeMode == CODE_LONG) setStackPointer(stack);
+    else commitStackPointer(stack);
+  } else {
+    moveStack(stack);
   }
-  setRip(target);
-  setStackPointer(stack);
-  setRipSet(true);
-  refreshTlb();
-  setAttention();
+  commitFarCode(selector);
+  if (outer) dropInnerSegments(privilege);
+  arrive(target);
 }

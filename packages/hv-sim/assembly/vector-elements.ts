@@ -2,12 +2,9 @@
 // memory (SDM vol. 2: PSHUF*, SHUFP*, PALIGNR, PSLLDQ, PINSRW, PEXTRW, PMOVMSKB, MASKMOVDQU).
 import { fault } from './fault';
 import {
-  FLAG_ADDRESS_32,
   OP_DST,
-  OP_FLAGS,
   OP_IMM,
   OP_KIND,
-  OP_SEGMENT,
   OP_SRC,
   V_MOVMSKPD,
   V_MOVMSKPS,
@@ -21,7 +18,7 @@ import {
   V_SHUFPS,
 } from './generated/layout';
 import { probeWrite, store8 } from './memory';
-import { readSource } from './operand';
+import { linearAddress, readSource } from './operand';
 import { readVector } from './sse';
 import { cpu, general, RDI, register, setRegister } from './state';
 
@@ -149,9 +146,7 @@ export function execExtractWord(op: usize): void {
 export function execMaskMove(op: usize): void {
   const mask = <u32>i8x16.bitmask(v128.load(cpu + load<u16>(op, OP_SRC)));
   if (mask == 0) return;
-  let offset = general(RDI);
-  if (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_32) offset &= 0xffff_ffff;
-  const address = offset + load<u64>(cpu + load<u16>(op, OP_SEGMENT));
+  const address = linearAddress(op, general(RDI));
   const inFirst = 4096 - (<u32>address & 0xfff);
   const first = inFirst < 16 ? mask & ((1 << inFirst) - 1) : mask;
   probeSelected(address, first);

@@ -73,6 +73,7 @@ export async function generateLayout() {
     for (const [name, offset] of Object.entries(layout.OP_RECORD.offset)) constant(`OP_${screaming(name)}`, offset);
     constant('OP_RECORD_SIZE', layout.OP_RECORD.size);
     for (const [name, bit] of Object.entries(layout.OpFlag)) constant(`FLAG_${name}`, bit, 'u32');
+    for (const [name, number] of Object.entries(layout.CodeMode)) constant(`CODE_${name}`, number, 'u32');
     for (const [number, name] of codes.OP_NAMES.entries()) constant(`I_${name}`, number, 'u32');
     constant('I_GENERIC_BASE', codes.GENERIC_BASE, 'u32');
     constant('I_SYSTEM_BASE', codes.SYSTEM_BASE, 'u32');

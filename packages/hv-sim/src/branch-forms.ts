@@ -1,4 +1,4 @@
-import { conditionNames, type Emit, type FormRule } from './form-rule.js';
+import { conditionNames, conditionNumber, type Emit, type FormRule, LETTER_SIZES } from './form-rule.js';
 import { opCode } from './op-codes.js';
 import { OpFlag } from './op-layout.js';
 
@@ -27,12 +27,47 @@ function indirect(name: string): Emit {
   };
 }
 
-function loop(name: string, narrow: boolean): Emit {
+function loop(name: string, counter: string, size: number): Emit {
   const code = opCode(name);
   return (op) => {
     op.code(code);
+    op.size(size);
     op.target();
-    if (narrow) op.flag(OpFlag.ADDRESS_32);
+    if (counter === 'CX') op.flag(OpFlag.ADDRESS_16);
+    else if (counter === 'ECX') op.flag(OpFlag.ADDRESS_32);
+  };
+}
+
+/** A direct branch of 16- and 32-bit code: the target is as wide as the operand size. */
+function nearBranch(name: string, bits: string, kind = 0): Emit {
+  const code = opCode(`${name}_NEAR`);
+  const ends = name === 'JMP';
+  return (op) => {
+    op.code(code);
+    op.size(Number(bits) / 8);
+    op.kind(kind);
+    op.target();
+    op.ends = ends;
+  };
+}
+
+function nearIndirect(name: string, bits: string): Emit {
+  const code = opCode(`${name}_NEAR_INDIRECT`);
+  return (op) => {
+    op.code(code);
+    op.size(Number(bits) / 8);
+    op.source(0);
+    op.ends = name === 'JMP';
+  };
+}
+
+function nearReturn(size: number, immediate: boolean): Emit {
+  const code = opCode('RET_NEAR');
+  return (op) => {
+    op.code(code);
+    op.size(size);
+    if (immediate) op.immediate(0);
+    op.ends = true;
   };
 }
 
@@ -52,6 +87,16 @@ export const branchForms: readonly FormRule[] = [
       };
     },
   ],
-  [/^(Loopne|Loope|Loop)_rel8_64_(ECX|RCX)$/, ([, name, counter]) => loop(name!.toUpperCase(), counter === 'ECX')],
-  [/^J(e|r)cxz_rel8_64$/, ([, width]) => loop('JRCXZ', width === 'e')],
+  [
+    new RegExp(`^J(${conditionNames})_rel(?:8_|32_)?(16|32)$`),
+    ([, condition, bits]) => nearBranch('JCC', bits!, conditionNumber(condition!)),
+  ],
+  [/^(Jmp|Call)_rel(?:8_|32_)?(16|32)$/, ([, name, bits]) => nearBranch(name!.toUpperCase(), bits!)],
+  [/^(Jmp|Call)_rm(16|32)$/, ([, name, bits]) => nearIndirect(name!.toUpperCase(), bits!)],
+  [/^Retn([dw])(_imm16)?$/, ([, letter, immediate]) => nearReturn(LETTER_SIZES[letter!]!, immediate !== undefined)],
+  [
+    /^(Loopne|Loope|Loop)_rel8_(16|32|64)_(CX|ECX|RCX)$/,
+    ([, name, bits, counter]) => loop(name!.toUpperCase(), counter!, Number(bits) / 8),
+  ],
+  [/^J(e?c|rc)xz_rel8_(16|32|64)$/, ([, width, bits]) => loop('JRCXZ', `${width!.toUpperCase()}X`, Number(bits) / 8)],
 ];

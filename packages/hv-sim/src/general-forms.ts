@@ -256,6 +256,7 @@ export const generalForms: readonly FormRule[] = [
         op.code(code);
         op.segment();
         if (op.instruction.memoryBase === Register.EBX) op.flag(OpFlag.ADDRESS_32);
+        else if (op.instruction.memoryBase === Register.BX) op.flag(OpFlag.ADDRESS_16);
       };
     },
   ],

@@ -1,4 +1,11 @@
 export { HvSimError, type HvSimErrorCode } from './error.js';
-export { enterLongMode, type LongModeState } from './long-mode.js';
+export {
+  type CompatibilityModeState,
+  enterCompatibilityMode,
+  enterLongMode,
+  type LongModeState,
+} from './long-mode.js';
 export { Machine, type MachineOptions, type RaceOptions, type RunResult } from './machine.js';
+export { enterProtectedMode, type ProtectedModeState } from './protected-mode.js';
+export type { TableState } from './segment-state.js';
 export { translatedForms } from './translate.js';

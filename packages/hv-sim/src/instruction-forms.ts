@@ -2,6 +2,7 @@ import { Code } from '@introd/x86/decoder';
 import { branchForms } from './branch-forms.js';
 import type { Emit } from './form-rule.js';
 import { generalForms } from './general-forms.js';
+import { legacyForms } from './legacy-forms.js';
 import { sseForms } from './sse-forms.js';
 import { stackForms } from './stack-forms.js';
 import { stringForms } from './string-forms.js';
@@ -20,6 +21,7 @@ export const instructionForms: ReadonlyMap<Code, Emit> = (() => {
     ...vectorForms,
     ...x87Forms,
     ...systemForms,
+    ...legacyForms,
   ];
   const forms = new Map<Code, Emit>();
   for (const [name, code] of Object.entries(Code)) {

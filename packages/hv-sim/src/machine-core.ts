@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type Gfn, PAGE_SIZE, VCPU_RECORD, VCPU_RECORD_VERSION, VcpuRecord, XSAVE_AREA } from '@introd/abi';
 import { initXsaveState } from '@introd/glue';
 import { HvSimError } from './error.js';
+import { CODE_BITNESS } from './op-layout.js';
 import { frameTables, MACHINE_LIMITS, MEMORY_MAP } from './memory-map.js';
 import type { PhysicalMap } from './physical-memory.js';
 import { Translator } from './translate.js';
@@ -93,8 +94,15 @@ export class MachineCore {
         },
       },
       machine: {
-        translate: (code: number, available: number, offset: number, out: number, max: number, crossing: number) =>
-          translator.translate(code, available, offset, out, max, crossing !== 0),
+        translate: (
+          code: number,
+          available: number,
+          offset: number,
+          out: number,
+          max: number,
+          crossing: number,
+          mode: number,
+        ) => translator.translate(code, available, offset, out, max, crossing !== 0, CODE_BITNESS[mode]),
         debugFull: () => this.takeDebug(),
         observed: (vcpu: number) => this.onInstruction?.(vcpu),
       },

@@ -37,7 +37,7 @@ export type RunResult = 'budget' | 'exit' | 'shutdown';
 const RUN_RESULTS: readonly RunResult[] = ['budget', 'exit', 'shutdown'];
 
 /**
- * An x86-64 machine in software. It runs machine code of 64-bit mode, deterministically: the same program, options and
+ * An x86-64 machine in software. It runs machine code of protected and long mode, deterministically: the same program, options and
  * calls give the same instructions in the same order. It does not run by itself, only inside {@link run} and, while a
  * port is open, inside the port's calls.
  */
@@ -176,12 +176,15 @@ export class Machine {
   }
 
   #describe(record: VcpuRecord): string {
-    const bytes = readVirtual(this.#core, record.get('cr3'), record.get('rip'), 15);
+    const code = record.get32('csAttributes');
+    const long = (code & 0x2000) !== 0 && (record.get('efer') & 0x400n) !== 0n;
+    const linear = long ? record.get('rip') : BigInt.asUintN(32, record.get('rip') + record.get('csBase'));
+    const bytes = readVirtual(this.#core, record, linear, 15);
     const place = `RIP 0x${record.get('rip').toString(16)}`;
     if (!bytes) return `no code at ${place}`;
     const instruction = new Instruction();
     try {
-      const failure = decodeInto(bytes, record.get('rip'), 64, instruction);
+      const failure = decodeInto(bytes, record.get('rip'), long ? 64 : (code & 0x4000) === 0 ? 16 : 32, instruction);
       const name = failure ?? Code[instruction.code];
       const length = failure ? bytes.length : instruction.length;
       return `${name} at ${place}: ${Buffer.from(bytes.subarray(0, length)).toString('hex')}`;

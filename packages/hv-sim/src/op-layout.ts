@@ -32,7 +32,7 @@ export const OP_RECORD = defineRecord({
   third: 'u16',
   /** Offset of the instruction in its page. */
   pageOffset: 'u16',
-  /** Size in bytes of the second operand where it differs from `size` (MOVZX, MOVSX, CRC32); nesting level of ENTER. */
+  /** Size in bytes of the second operand where it differs from `size` (MOVZX, MOVSX, CRC32); nesting level of ENTER; selector of a far pointer. */
   sourceSize: 'u16',
   /** Immediate, sign-extended; for direct jumps the distance from the end of the instruction to the target. */
   imm: 'u64',
@@ -44,13 +44,19 @@ export const OP_RECORD = defineRecord({
   taken: 'u32',
   /** Always 0: the "link" of jumps that cannot be linked. */
   unlinked: 'u32',
+  /** Size in bytes of the memory operand, for the check against its segment's limit; only in 16- and 32-bit code. */
+  accessSize: 'u16',
+  /** Segment register of the memory operand by its number (ES CS SS DS FS GS); only in 16- and 32-bit code. */
+  segmentNumber: 'u8',
+  /** 1 when the memory operand is written; only in 16- and 32-bit code. */
+  writes: 'u8',
 });
 
 /** Bits of an op record's `flags`. */
 export const OpFlag = {
   /** The effective address is cut to 32 bits before the segment base is added. */
   ADDRESS_32: 1,
-  /** The memory operand goes through SS: a non-canonical address is #SS, not #GP. */
+  /** The memory operand goes through SS: an address outside it, or one that is not canonical, is #SS, not #GP. */
   STACK: 2,
   /** The first operand is the memory operand. */
   MEMORY_DESTINATION: 4,
@@ -68,4 +74,17 @@ export const OpFlag = {
   TARGET_IN_PAGE: 0x100,
   /** The next instruction begins in the same page. */
   NEXT_IN_PAGE: 0x200,
+  /** Translated from 16- or 32-bit code: the memory operand goes through its segment's base, limit and rights. */
+  SEGMENTED: 0x400,
+  /** The effective address is cut to 16 bits. */
+  ADDRESS_16: 0x800,
 } as const;
+
+/**
+ * Kinds of code. The same bytes are other instructions in another kind, so that decoded instructions are kept for each
+ * apart. `LIMITED` is 32-bit code whose segment ends before 4 GiB: each fetch is checked against the limit there.
+ */
+export const CodeMode = { LONG: 0, FLAT_32: 1, LIMITED_32: 2, LIMITED_16: 3 } as const;
+
+/** Default operand and address size of each kind of code, by its number. */
+export const CODE_BITNESS: readonly (16 | 32 | 64)[] = [64, 32, 32, 16];

@@ -1,5 +1,5 @@
 import { VCPU_RECORD, XSAVE_AREA } from '@introd/abi';
-import { Instruction, OpKind, Register } from '@introd/x86/decoder';
+import { Instruction, MemorySizeExt, Mnemonic, OpKind, Register } from '@introd/x86/decoder';
 import { opCode } from './op-codes.js';
 import { OP_RECORD, OpFlag } from './op-layout.js';
 import { VCPU_SIDE } from './vcpu-block.js';
@@ -33,6 +33,36 @@ const registerOffsets: Uint16Array = (() => {
   return offsets;
 })();
 
+/** Instructions that read their first operand, or do not touch it; the first operand of all others is written. */
+const readsFirstOperand: ReadonlySet<Mnemonic> = new Set([
+  Mnemonic.Bt,
+  Mnemonic.Call,
+  Mnemonic.Clflush,
+  Mnemonic.Clflushopt,
+  Mnemonic.Clwb,
+  Mnemonic.Cmp,
+  Mnemonic.Div,
+  Mnemonic.Fxrstor,
+  Mnemonic.Idiv,
+  Mnemonic.Imul,
+  Mnemonic.Invlpg,
+  Mnemonic.Jmp,
+  Mnemonic.Ldmxcsr,
+  Mnemonic.Lgdt,
+  Mnemonic.Lidt,
+  Mnemonic.Lldt,
+  Mnemonic.Lmsw,
+  Mnemonic.Ltr,
+  Mnemonic.Mul,
+  Mnemonic.Push,
+  Mnemonic.Test,
+  Mnemonic.Verr,
+  Mnemonic.Verw,
+  Mnemonic.Xlatb,
+  Mnemonic.Xrstor,
+  Mnemonic.Xrstors,
+]);
+
 function isRegister32(register: Register): boolean {
   return (register >= Register.EAX && register <= Register.R15D) || register === Register.EIP;
 }
@@ -41,6 +71,8 @@ function isRegister32(register: Register): boolean {
 export class OpWriter {
   /** The instruction that is being translated. */
   readonly instruction = new Instruction();
+  /** Whether the instruction is one of 16- or 32-bit code, where every operand goes through its segment. */
+  segmented = false;
   /** Whether translation must end after this instruction: control does not reach the next one. */
   ends = false;
   readonly #bytes: Uint8Array;
@@ -58,14 +90,14 @@ export class OpWriter {
   begin(at: number, length: number, pageOffset: number, flags: number): void {
     this.#bytes.fill(0, at, at + OP_RECORD.size);
     this.#at = at;
-    this.#flags = flags;
+    this.#flags = this.segmented ? flags | OpFlag.SEGMENTED : flags;
     this.ends = false;
     this.#view.setUint8(at + AT.length, length);
     this.#view.setUint16(at + AT.pageOffset, pageOffset, true);
     this.#view.setUint16(at + AT.base, ZERO, true);
     this.#view.setUint16(at + AT.index, ZERO, true);
     this.#view.setUint16(at + AT.segment, ZERO, true);
-    this.#view.setUint16(at + AT.flags, flags, true);
+    this.#view.setUint16(at + AT.flags, this.#flags, true);
   }
 
   /** Sets the link of the record at `at` to the one at `next`. */
@@ -166,11 +198,13 @@ export class OpWriter {
       view.setUint8(this.#at + AT.scale, 31 - Math.clz32(instruction.memoryIndexScale));
     }
     view.setBigUint64(this.#at + AT.disp, displacement, true);
+    const bare = base === Register.None && index === Register.None;
     const narrow =
       isRegister32(base) ||
       isRegister32(index) ||
-      (base === Register.None && index === Register.None && instruction.memoryDisplSize === 4);
+      (bare && instruction.memoryDisplSize === 4);
     if (narrow) this.flag(OpFlag.ADDRESS_32);
+    else if (this.segmented) this.flag(OpFlag.ADDRESS_16);
     this.segment();
   }
 
@@ -180,6 +214,10 @@ export class OpWriter {
    */
   segment(): void {
     const { memorySegment: segment, memoryBase: base } = this.instruction;
+    if (this.segmented) {
+      this.#checkedSegment(segment);
+      return;
+    }
     if (segment === Register.FS || segment === Register.GS) {
       const offset = segment === Register.FS ? VCPU_RECORD.offset.fsBase : VCPU_RECORD.offset.gsBase;
       this.#view.setUint16(this.#at + AT.segment, offset, true);
@@ -188,11 +226,32 @@ export class OpWriter {
     }
   }
 
+  /** Segment of the memory operand in 16- and 32-bit code, and what its limit and rights must permit. */
+  #checkedSegment(segment: Register): void {
+    const { instruction } = this;
+    const view = this.#view;
+    if (segment === Register.SS) this.flag(OpFlag.STACK);
+    view.setUint8(this.#at + AT.segmentNumber, segment - Register.ES);
+    view.setUint16(this.#at + AT.accessSize, MemorySizeExt.size(instruction.memorySize), true);
+    const stores = this.isMemory(0) || instruction.mnemonic === Mnemonic.Maskmovdqu;
+    const writes = stores && !readsFirstOperand.has(instruction.mnemonic);
+    view.setUint8(this.#at + AT.writes, writes ? 1 : 0);
+  }
+
   /** Target of a direct near jump. */
   target(): void {
     const target = this.instruction.nearBranchTarget;
-    this.#view.setBigUint64(this.#at + AT.imm, BigInt.asUintN(64, target - this.instruction.nextIP), true);
+    const distance = BigInt.asIntN(this.segmented ? 32 : 64, target - this.instruction.nextIP);
+    this.#view.setBigInt64(this.#at + AT.imm, distance, true);
     if (!(this.#flags & OpFlag.UNLINKED) && target < 4096n) this.flag(OpFlag.TARGET_IN_PAGE);
+  }
+
+  /** A far pointer in the instruction: its offset becomes the immediate, its selector takes the place of the source's size. */
+  farPointer(): void {
+    const { instruction } = this;
+    const offset = instruction.op0Kind === OpKind.FarBranch16 ? instruction.farBranch16 : instruction.farBranch32;
+    this.immediateValue(offset);
+    this.sourceSize(instruction.farBranchSelector);
   }
 
   /** Makes the record raise #UD. */

@@ -14,8 +14,9 @@ function string(name: string, letter: string): Emit {
     else if (instruction.hasRepnePrefix) op.flag(OpFlag.REPEAT_NOT_EQUAL);
     for (let operand = 0; operand < instruction.opCount; operand++) {
       const kind = instruction.opKind(operand);
+      if (kind === OpKind.MemorySegSI || kind === OpKind.MemoryESDI) op.flag(OpFlag.ADDRESS_16);
       if (kind === OpKind.MemorySegESI || kind === OpKind.MemoryESEDI) op.flag(OpFlag.ADDRESS_32);
-      if (kind === OpKind.MemorySegESI || kind === OpKind.MemorySegRSI) op.segment();
+      if (kind === OpKind.MemorySegSI || kind === OpKind.MemorySegESI || kind === OpKind.MemorySegRSI) op.segment();
     }
   };
 }

@@ -38,11 +38,15 @@ const SIZES: Readonly<Record<string, number>> = { w: 2, d: 4, q: 8 };
 
 /** Instructions that the machine around the instruction core executes. */
 export const systemForms: readonly FormRule[] = [
-  [/^Mov_r64_cr$/, () => numbered('MOV_FROM_CR', 1, Register.CR0, 8)],
-  [/^Mov_cr_r64$/, () => numbered('MOV_TO_CR', 0, Register.CR0, 8)],
-  [/^Mov_r64_dr$/, () => numbered('MOV_FROM_DR', 1, Register.DR0, 8)],
-  [/^Mov_dr_r64$/, () => numbered('MOV_TO_DR', 0, Register.DR0, 8)],
-  [/^(Lgdt|Lidt|Sgdt|Sidt)_m1664$/, ([, name]) => memoryOnly(name!.toUpperCase(), 0)],
+  [/^Mov_r(32|64)_cr$/, ([, bits]) => numbered('MOV_FROM_CR', 1, Register.CR0, Number(bits) / 8)],
+  [/^Mov_cr_r(32|64)$/, ([, bits]) => numbered('MOV_TO_CR', 0, Register.CR0, Number(bits) / 8)],
+  [/^Mov_r(32|64)_dr$/, ([, bits]) => numbered('MOV_FROM_DR', 1, Register.DR0, Number(bits) / 8)],
+  [/^Mov_dr_r(32|64)$/, ([, bits]) => numbered('MOV_TO_DR', 0, Register.DR0, Number(bits) / 8)],
+  // The suffix _16 stands for 16-bit operands: LGDT and LIDT then take 24 bits of the base.
+  [
+    /^(Lgdt|Lidt|Sgdt|Sidt)_m16(32|64)(_16)?$/,
+    ([, name, bits, narrow]) => memoryOnly(name!.toUpperCase(), narrow ? 2 : Number(bits) / 8),
+  ],
   [/^Invlpg_m$/, () => memoryOnly('INVLPG', 0)],
   [
     /^(Sldt|Str|Smsw)_(rm16|r32m16|r64m16)$/,
@@ -83,7 +87,7 @@ export const systemForms: readonly FormRule[] = [
     },
   ],
   [
-    /^Pop([wq])_(?:FS|GS)$/,
+    /^Pop([wdq])_[C-GS]S$/,
     ([, letter]) => {
       const code = opCode('POP_SEGMENT');
       return (op) => {
@@ -93,10 +97,10 @@ export const systemForms: readonly FormRule[] = [
     },
   ],
   [
-    /^L(ss|fs|gs)_(r\d+)_m\d+$/,
+    /^L([defgs]s)_(r\d+)_m\d+$/,
     ([, segment, operand]) => {
       const code = opCode('LOAD_FAR_POINTER');
-      const number = { ss: 2, fs: 4, gs: 5 }[segment!]!;
+      const number = { es: 0, ss: 2, ds: 3, fs: 4, gs: 5 }[segment!]!;
       const size = operandSize(operand!);
       return (op) => {
         op.code(code);
@@ -108,6 +112,18 @@ export const systemForms: readonly FormRule[] = [
     },
   ],
   [/^(Jmp|Call)_m16(16|32|64)$/, ([, name, bits]) => memoryOnly(`${name!.toUpperCase()}_FAR`, Number(bits) / 8)],
+  [
+    /^(Jmp|Call)_ptr16(16|32)$/,
+    ([, name, bits]) => {
+      const code = opCode(`${name!.toUpperCase()}_FAR_DIRECT`);
+      return (op) => {
+        op.code(code);
+        op.size(Number(bits) / 8);
+        op.farPointer();
+        op.ends = name === 'Jmp';
+      };
+    },
+  ],
   [
     /^Retf([wdq])(_imm16)?$/,
     ([, letter, immediate]) => {
@@ -149,7 +165,7 @@ export const systemForms: readonly FormRule[] = [
     /^(Clts|Swapgs|Cli|Sti|Hlt|Stac|Clac|Cpuid|Rdtsc|Rdtscp|Rdpmc|Rdmsr|Wrmsr|Xgetbv|Xsetbv|Invd|Wbinvd|Vmcall)$/,
     ([name]) => plain(name!.toUpperCase()),
   ],
-  [/^Rdpid_r64$/, () => destinationOnly('RDPID', 8)],
+  [/^Rdpid_r(?:32|64)$/, () => destinationOnly('RDPID', 8)],
   [
     /^(Rd|Wr)(fs|gs)base_(r\d+)$/,
     ([, direction, segment, operand]) => {

@@ -31,7 +31,7 @@ export function translatedForms(): readonly string[] {
   return [...instructionForms.keys()].map((code) => Code[code]!);
 }
 
-/** Turns machine code of 64-bit mode into op records in linear memory. */
+/** Turns machine code into op records in linear memory. */
 export class Translator {
   readonly #bytes: Uint8Array;
   readonly #op: OpWriter;
@@ -51,10 +51,20 @@ export class Translator {
    * @param out offset in linear memory of the first record
    * @param max how many records may be written, at least 1
    * @param crossing the bytes are a scratch copy: one record is written, and marked so that nothing links to it
+   * @param bitness default operand and address size of the code segment
    * @returns number of records written; 0 when the first instruction needs more bytes than `available`
    */
-  translate(code: number, available: number, pageOffset: number, out: number, max: number, crossing = false): number {
-    const stream = new InstructionStream(this.#bytes.subarray(code, code + available), BigInt(pageOffset));
+  translate(
+    code: number,
+    available: number,
+    pageOffset: number,
+    out: number,
+    max: number,
+    crossing = false,
+    bitness: 16 | 32 | 64 = 64,
+  ): number {
+    const stream = new InstructionStream(this.#bytes.subarray(code, code + available), BigInt(pageOffset), bitness);
+    this.#op.segmented = bitness !== 64;
     try {
       let at = pageOffset;
       let count = 0;

@@ -37,6 +37,14 @@ export const VCPU_SIDE = defineRecord({
   skipNext: 'u32',
   /** What is being delivered when an event's delivery exits: 0 nothing, 1 the instruction's own event, 2 an injected one, 3 a debug trap, 4 an interrupt. */
   delivery: 'u32',
+  /** Kind of code and of paging that the VCPU's TLBs are filled for: numbers of `CodeMode` and of assembly/mode.ts. */
+  codeMode: 'u32',
+  pagingMode: 'u32',
+  /** The PDPTE registers of PAE paging (SDM vol. 3A, 4.4.1), the CR3 they were loaded for, and 1 while they are loaded. */
+  pdptesLoaded: 'u32',
+  pdptesReserved: 'u32',
+  pdptesCr3: 'u64',
+  pdptes: 'bytes:32',
   /** 1 when SMAP did not apply to the entries of the supervisor's TLB (EFLAGS.AC was set). */
   smapOpen: 'u32',
   /** Reply SINGLE_STEP: 0 none, 1 an instruction or event is to be completed, 2 it is and its exit is due. */
@@ -52,7 +60,7 @@ export const VCPU_SIDE = defineRecord({
   irr: 'bytes:32',
   isr: 'bytes:32',
   /** Violations that the running instruction may commit, MACHINE_LIMITS.ALLOWANCES of them: frame number (u64), access (u32), 0. */
-  allowances: 'bytes:5008',
+  allowances: 'bytes:6256',
   /** Reads for which data was supplied, MACHINE_LIMITS.SUPPLIES of them: address (u64), length (u64), 64 bytes. */
   supplies: 'bytes:640',
 });

@@ -65,6 +65,7 @@ export const vectorForms: readonly FormRule[] = [
       const code = opCode('MASKMOVDQU');
       return (op) => {
         op.code(code);
+        if (op.instruction.opKind(0) === OpKind.MemorySegDI) op.flag(OpFlag.ADDRESS_16);
         if (op.instruction.opKind(0) === OpKind.MemorySegEDI) op.flag(OpFlag.ADDRESS_32);
         op.segment();
         op.destinationRegister(1);

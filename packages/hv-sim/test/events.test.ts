@@ -341,7 +341,7 @@ test.each([
   ['CR4 without PAE', 'mov rax, cr4\nbtr rax, 5\nmov cr4, rax'],
   ['CR8 above 15', 'mov rax, 16\nmov cr8, rax'],
   ['EFER without LME', 'mov ecx, 0xc0000080\nmov eax, 0xc01\nxor edx, edx\nwrmsr'],
-  ['a non-canonical LSTAR', 'mov ecx, 0xc0000082\nxor eax, eax\nmov edx, 0x8000\nwrmsr'],
+  ['a non-canonical LSTAR', 'mov ecx, 0xc0000082\nxor eax, eax\nmov edx, 0x1000000\nwrmsr'],
   ['a reserved memory type in PAT', 'mov ecx, 0x277\nmov eax, 2\nxor edx, edx\nwrmsr'],
   ['an unknown MSR', 'mov ecx, 0x12345678\nwrmsr'],
   ['XCR0 without x87', 'mov rax, cr4\nbts rax, 18\nmov cr4, rax\nxor ecx, ecx\nmov eax, 2\nxor edx, edx\nxsetbv'],

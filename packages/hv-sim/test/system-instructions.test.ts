@@ -125,7 +125,7 @@ test.each(['fs', 'gs'] as const)('WR%sBASE and RD%sBASE move the base that addre
 
 test.each([
   ['without CR4.FSGSBASE', 'rdfsbase rax', 6],
-  ['of a non-canonical address', `${ON(FSGSBASE)}\nmov rcx, 0x800000000000\nwrgsbase rcx`, 13],
+  ['of a non-canonical address', `${ON(FSGSBASE)}\nmov rcx, 0x100000000000000\nwrgsbase rcx`, 13],
 ] as const)('FS and GS bases %s fault', (_name, text, vector) => {
   expect(ran(text).machine.powerOffCode).toBe(vector);
 });

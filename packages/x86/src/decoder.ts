@@ -71,7 +71,7 @@ export function emptyInstruction(): Instruction {
 }
 
 /**
- * Decodes the instructions of a piece of 64-bit code one after the other. Creating a decoder costs several times as much
+ * Decodes the instructions of a piece of code one after the other. Creating a decoder costs several times as much
  * as decoding an instruction, so whoever decodes more than one uses this.
  */
 export class InstructionStream {
@@ -81,9 +81,10 @@ export class InstructionStream {
   /**
    * @param bytes machine code; a copy of it is kept until {@link free}
    * @param ip address of the first byte
+   * @param bitness default operand and address size of the code segment
    */
-  constructor(bytes: Uint8Array, ip: bigint) {
-    this.#decoder = new Decoder(64, bytes, DecoderOptions.None);
+  constructor(bytes: Uint8Array, ip: bigint, bitness: 16 | 32 | 64 = 64) {
+    this.#decoder = new Decoder(bitness, bytes, DecoderOptions.None);
     this.#decoder.ip = ip;
     this.#length = bytes.length;
   }

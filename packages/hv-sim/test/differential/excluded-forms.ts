@@ -28,5 +28,9 @@ export const excludedForms: readonly { reason: string; forms: RegExp }[] = [
     reason: 'with a register operand it is NOP on Intel’s processors and #UD on AMD’s; with memory it is a prefetch',
     forms: /^Reservednop_rm\d+_r\d+_0F0D$/,
   },
+  {
+    reason: 'in 64-bit mode only AMD’s processors branch to 16 bits: the decoder gives it in 16- and 32-bit code',
+    forms: /^(Call|J[a-z]+|Loopn?e?)_(rel16|rm16|rel8_16(_\w+)?)$|^Retnw/,
+  },
   { reason: 'the decoder takes its bytes for no instruction, which is #UD as well', forms: /^Ud0$/ },
 ];
