@@ -171,7 +171,7 @@ export const generalForms: readonly FormRule[] = [
   [/^Movzx_(r\d+)_(rm\d+)$/, ([, destination, source]) => extend('MOVZX', destination!, source!)],
   [/^Movsxd?_(r\d+)_(rm\d+)$/, ([, destination, source]) => extend('MOVSX', destination!, source!)],
   [/^Lea_(r\d+)_m$/, ([, first]) => lea(first!)],
-  [/^(Inc|Dec|Not|Neg)_(rm\d+)$/, ([, name, operand]) => unary(name!.toUpperCase(), operand!)],
+  [/^(Inc|Dec|Not|Neg)_(rm?\d+)$/, ([, name, operand]) => unary(name!.toUpperCase(), operand!)],
   [
     /^(Rol|Ror|Rcl|Rcr|Shl|Shr|Sal|Sar)_(rm\d+)_(?:imm8|1|CL)$/,
     ([, name, operand]) => shift(name!.toUpperCase(), operand!),

@@ -199,10 +199,7 @@ export class OpWriter {
     }
     view.setBigUint64(this.#at + AT.disp, displacement, true);
     const bare = base === Register.None && index === Register.None;
-    const narrow =
-      isRegister32(base) ||
-      isRegister32(index) ||
-      (bare && instruction.memoryDisplSize === 4);
+    const narrow = isRegister32(base) || isRegister32(index) || (bare && instruction.memoryDisplSize === 4);
     if (narrow) this.flag(OpFlag.ADDRESS_32);
     else if (this.segmented) this.flag(OpFlag.ADDRESS_16);
     this.segment();
