@@ -1,4 +1,4 @@
-import { Access, type Gpa, Reply, Verdict } from '@introd/abi';
+import { Access, type Gpa, Reply, Verdict, XSAVE_AREA, XStateComponent } from '@introd/abi';
 import { createMockPort, SyntheticPort } from '@introd/glue/testing';
 import { describe, expect, it } from 'vitest';
 import { CODE, DATA, kernel, leafEntry, PML4, pageTables, STACK } from '../test/guest-layout.js';
@@ -14,6 +14,7 @@ const OPERATIONS = [
   'setPageAccess',
   'flushPageAccess',
   'storeRegisters',
+  'readXsaveArea',
   'reply',
   'setExit',
 ] as const;
@@ -45,8 +46,13 @@ function scenario(operation?: (typeof OPERATIONS)[number], nth = 1): Outcome {
   vcpu.set('rsp', kernel(STACK));
   vcpu.set('rflags', 2n);
   vcpu.set('rbx', kernel(ENTRY));
-  // or [rbx], 4; or [rbx], 8; push [rbx]
-  port.writePhysical(CODE as Gpa, Uint8Array.of(0x48, 0x83, 0x0b, 0x04, 0x48, 0x83, 0x0b, 0x02, 0xff, 0x33));
+  // or [rbx], 4; or [rbx], 8; push [rbx]; movups [rbx], xmm0
+  const code = [0x48, 0x83, 0x0b, 0x04, 0x48, 0x83, 0x0b, 0x02, 0xff, 0x33, 0x0f, 0x11, 0x03];
+  port.writePhysical(CODE as Gpa, Uint8Array.from(code));
+  const vectors = new Uint8Array(XSAVE_AREA.size);
+  vectors[XSAVE_AREA.offset.xmm] = 7;
+  vectors[XSAVE_AREA.offset.xstateBv] = XStateComponent.SSE;
+  port.writeXsaveArea(0, vectors);
   const mock = createMockPort(port);
   const problems: EngineProblem[] = [];
   const engine = new Engine(mock.port);
@@ -91,6 +97,7 @@ function scenario(operation?: (typeof OPERATIONS)[number], nth = 1): Outcome {
     [CODE, ENTRY, Access.WRITE],
     [CODE + 4, ENTRY, Access.WRITE],
     [CODE + 8, STACK - 8, Access.WRITE],
+    [CODE + 10, ENTRY, Access.WRITE],
   ] as const) {
     for (let exit = 0; exit < 4; exit++) {
       put64(ENTRY, OLD);
@@ -100,7 +107,7 @@ function scenario(operation?: (typeof OPERATIONS)[number], nth = 1): Outcome {
       answered++;
       const after = engine.memory.read64(ENTRY)!;
       leaked ||= guarded && (after & 4n) !== 0n;
-      leaked ||= guarded && rip === CODE && port.lastReply(0) === Reply.ALLOW_ONCE;
+      leaked ||= guarded && (rip === CODE || rip === CODE + 10) && port.lastReply(0) === Reply.ALLOW_ONCE;
     }
   }
   port.raiseTick();
@@ -131,7 +138,7 @@ describe('a backend whose n-th call fails', () => {
       let outcome: Outcome;
       do {
         outcome = scenario(operation, ++nth);
-        expect(outcome.answered).toBe(12);
+        expect(outcome.answered).toBe(16);
         expect(outcome.leaked, `${operation} ${nth}`).toBe(false);
         expect(outcome.restricted, `${operation} ${nth}`).toEqual([]);
       } while (outcome.calls >= nth);

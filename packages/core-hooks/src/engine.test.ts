@@ -1,4 +1,16 @@
-import { Access, cr3, ExitCause, ExitKind, type Gpa, type Gva, Reply, ShutdownReason, Verdict } from '@introd/abi';
+import {
+  Access,
+  cr3,
+  ExitCause,
+  ExitKind,
+  type Gpa,
+  type Gva,
+  Reply,
+  ShutdownReason,
+  Verdict,
+  XSAVE_AREA,
+  XStateComponent,
+} from '@introd/abi';
 import { describe, expect, it } from 'vitest';
 import { CODE, DATA, kernel, leafEntry, PML4, STACK } from '../test/guest-layout.js';
 import { SyntheticGuest } from '../test/synthetic-guest.js';
@@ -379,6 +391,40 @@ describe('a page-table write', () => {
     expect(seen).toEqual([OLD | 4n, OLD | 0x64n]);
     expect(guest.get64(ENTRY)).toBe(OLD | 0x64n);
     expect(guest.engine.counters.emulationConflicts).toBe(1);
+  });
+
+  it('of 32 bytes of a vector register is judged by value while XCR0 has AVX; of what no area tells it is blocked', () => {
+    for (const [hex, xcr0, offset, answer] of [
+      ['c5 fe 7f 0b', 7n, 24, 'asked'], // vmovdqu [rbx], ymm1
+      ['c5 fe 7f 0b', 3n, 24, 'unknown'],
+      ['62 f1 fe 48 7f 0b', 7n, 24, 'unknown'], // vmovdqu64 [rbx], zmm1
+      ['62 e1 fe 08 7f 0b', 7n, 8, 'unknown'], // vmovdqu64 [rbx], xmm17
+    ] as const) {
+      const guest = entryGuest(hex);
+      guest.vcpu.set('xcr0', 7n);
+      const area = new Uint8Array(XSAVE_AREA.size);
+      const view = new DataView(area.buffer);
+      area[XSAVE_AREA.offset.xstateBv] = XStateComponent.SSE | XStateComponent.AVX;
+      view.setBigUint64(XSAVE_AREA.offset.xmm + 16, 0x1111n, true);
+      view.setBigUint64(XSAVE_AREA.offset.ymmHigh + 16 + 8, OLD | 4n, true);
+      guest.port.writeXsaveArea(0, area);
+      guest.vcpu.set('xcr0', xcr0);
+      guest.vcpu.set('rbx', kernel(ENTRY - offset));
+      const seen: bigint[] = [];
+      guest.engine.hooks.page.set({
+        gpa: ENTRY,
+        length: 8,
+        access: Access.WRITE,
+        pagingStructure: true,
+        callback: (event) => seen.push(event.pageTableWrite!.new),
+      });
+      guest.settle(ENTRY - offset);
+      expect(seen, hex).toEqual(answer === 'asked' ? [OLD | 4n] : []);
+      expect(guest.port.lastReply(0), hex).toBe(answer === 'asked' ? Reply.ALLOW_ONCE : Reply.SKIP);
+      expect(guest.problems.map((problem) => problem.kind)).toEqual(
+        answer === 'asked' ? [] : ['unknown-page-table-write'],
+      );
+    }
   });
 
   it('of a value that cannot be known is blocked, elsewhere on the page it is not', () => {

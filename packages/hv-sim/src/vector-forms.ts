@@ -2,7 +2,33 @@ import { OpKind } from '@introd/x86/decoder';
 import type { Emit, FormRule } from './form-rule.js';
 import { opCode } from './op-codes.js';
 import { OpFlag } from './op-layout.js';
-import { binaryKind, vectorKind, vectorMnemonics } from './vector-kinds.js';
+import { ARRANGED_KINDS, BINARY_KINDS, MASK_KINDS, VECTOR_KINDS, VECTOR_SHIFT_KINDS } from './vector-kinds.js';
+
+/** Floating-point instructions that do with bits what an integer one does. */
+const EQUIVALENTS: Readonly<Record<string, string>> = {
+  Xorps: 'PXOR',
+  Xorpd: 'PXOR',
+  Orps: 'POR',
+  Orpd: 'POR',
+  Andps: 'PAND',
+  Andpd: 'PAND',
+  Andnps: 'PANDN',
+  Andnpd: 'PANDN',
+  Unpcklps: 'PUNPCKLDQ',
+  Unpckhps: 'PUNPCKHDQ',
+  Unpcklpd: 'PUNPCKLQDQ',
+  Unpckhpd: 'PUNPCKHQDQ',
+};
+
+/** The decoder's mnemonics of kinds, as alternatives of a pattern. */
+function mnemonics(kinds: readonly string[]): string {
+  return kinds.map((name) => name.charAt(0) + name.slice(1).toLowerCase()).join('|');
+}
+
+/** Number of the kind of a mnemonic. */
+function vectorKind(mnemonic: string): number {
+  return VECTOR_KINDS.indexOf(EQUIVALENTS[mnemonic] ?? mnemonic.toUpperCase());
+}
 
 /** An operation whose first operand is a register and whose second is a register, memory or an immediate. */
 function vector(name: string, kind: number, immediate?: number): Emit {
@@ -43,19 +69,22 @@ function wordElement(name: string): Emit {
 
 /** Forms of the vector instructions that compute with integers or move elements about; the moves are in sse-forms.ts. */
 export const vectorForms: readonly FormRule[] = [
-  [new RegExp(`^(${vectorMnemonics.binary})_xmm_xmmm128$`), ([, mnemonic]) => vector('VECTOR', binaryKind(mnemonic!)!)],
   [
-    new RegExp(`^(${vectorMnemonics.shift})_xmm_(?:xmmm128|imm8)$`),
-    ([, mnemonic]) => vector('VECTOR_SHIFT', vectorKind(mnemonic!.toUpperCase())),
-  ],
-  [/^(Pslldq|Psrldq)_xmm_imm8$/, ([, mnemonic]) => byteShift(vectorKind(mnemonic!.toUpperCase()))],
-  [
-    new RegExp(`^(${vectorMnemonics.arranged})_xmm_xmmm128_imm8$`),
-    ([, mnemonic]) => vector('VECTOR_ARRANGE', vectorKind(mnemonic!.toUpperCase()), 2),
+    new RegExp(`^(${[mnemonics(BINARY_KINDS), ...Object.keys(EQUIVALENTS)].join('|')})_xmm_xmmm128$`),
+    ([, mnemonic]) => vector('VECTOR', vectorKind(mnemonic!)),
   ],
   [
-    new RegExp(`^(${vectorMnemonics.mask})_r(?:32|64)_xmm$`),
-    ([, mnemonic]) => vector('VECTOR_MASK', vectorKind(mnemonic!.toUpperCase())),
+    new RegExp(`^(${mnemonics(VECTOR_SHIFT_KINDS)})_xmm_(?:xmmm128|imm8)$`),
+    ([, mnemonic]) => vector('VECTOR_SHIFT', vectorKind(mnemonic!)),
+  ],
+  [/^(Pslldq|Psrldq)_xmm_imm8$/, ([, mnemonic]) => byteShift(vectorKind(mnemonic!))],
+  [
+    new RegExp(`^(${mnemonics(ARRANGED_KINDS)})_xmm_xmmm128_imm8$`),
+    ([, mnemonic]) => vector('VECTOR_ARRANGE', vectorKind(mnemonic!), 2),
+  ],
+  [
+    new RegExp(`^(${mnemonics(MASK_KINDS)})_r(?:32|64)_xmm$`),
+    ([, mnemonic]) => vector('VECTOR_MASK', vectorKind(mnemonic!)),
   ],
   [/^Pinsrw_xmm_r(?:32|64)m16_imm8$/, () => wordElement('PINSRW')],
   [/^Pextrw_r(?:32|64)_xmm_imm8$/, () => wordElement('PEXTRW')],
