@@ -1,4 +1,5 @@
 import {
+  type Cr3,
   ExitKind,
   Reply,
   type ShutdownReason,
@@ -22,6 +23,7 @@ import { type CodeImages, noCodeImages } from './guest-system/code-images.js';
 import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
 import { InstructionCache } from './instruction-cache/instruction-cache.js';
+import { IntegrityRegions } from './integrity/integrity-regions.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
 import { type EngineChanges, EntryHooks } from './page-table-hooks/entry-hooks.js';
@@ -33,6 +35,7 @@ import type { MsrHooks } from './register-hooks/msr-hooks.js';
 import { RegisterHooks } from './register-hooks/register-hooks.js';
 import type { TickHooks } from './register-hooks/tick-hooks.js';
 import type { XcrHooks } from './register-hooks/xcr-hooks.js';
+import { SlackAllocator } from './slack/slack-allocator.js';
 import { GuestMemory } from './translation/guest-memory.js';
 import { PageCache } from './translation/page-cache.js';
 import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } from './translation/paging-mode.js';
@@ -96,6 +99,10 @@ export class Engine {
     readonly tick: TickHooks;
   };
   readonly counters = new EngineCounters();
+  /** Kernel memory that is compared with what it should hold at each tick. */
+  readonly integrity: IntegrityRegions;
+  /** Executable memory of the guest that nothing uses. */
+  readonly slack: SlackAllocator;
   /** The guest's kernel images; set by the layer that finds them. */
   codeImages: CodeImages = noCodeImages;
   /** Where the guest's threads stand; set by the layer that can tell. */
@@ -213,6 +220,14 @@ export class Engine {
       injected,
       tick,
     };
+    const systemCr3 = (): Cr3 | undefined => this.addressSpaces.systemCr3;
+    this.integrity = new IntegrityRegions({
+      memory: this.memory,
+      systemCr3,
+      isKernelAddress: (va) => this.threadStates.isKernelAddress(va),
+      report: this.#context.report,
+    });
+    this.slack = new SlackAllocator(this.memory, systemCr3);
     this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters);
   }
 
@@ -298,6 +313,9 @@ export class Engine {
         this.hooks.translation.check();
       }
       verdict = this.#dispatcher.dispatch(record, index, this.#time);
+      if (this.#exitKind === ExitKind.TICK) {
+        this.integrity.tick();
+      }
     } catch (cause) {
       this.#report('handler', 'handling an exit failed', cause);
     }
@@ -313,6 +331,7 @@ export class Engine {
       return;
     }
     this.#closed = true;
+    this.integrity.clear();
     this.#registerHooks.close();
     this.#cache.clear();
     this.hooks.regions.clear();

@@ -15,6 +15,15 @@ export {
   unknownThreads,
   type WaitingThread,
 } from './guest-system/thread-states.js';
+export {
+  type IntegrityAddition,
+  type IntegrityEvent,
+  type IntegrityOptions,
+  IntegrityRegion,
+  IntegrityRegions,
+  type RestoreResult,
+} from './integrity/integrity-regions.js';
+export type { ChangedWord } from './integrity/region-contents.js';
 export { type HookParent, PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hooks.js';
 export { EntryHook, type EntryHookOptions, EntryHooks } from './page-table-hooks/entry-hooks.js';
 export { EntryWriteEvent } from './page-table-hooks/entry-write-event.js';
@@ -40,6 +49,7 @@ export { MsrHooks, MsrWriteEvent } from './register-hooks/msr-hooks.js';
 export { type RegisterHook, RegisterWriteEvent } from './register-hooks/register-write.js';
 export { type TickEvent, type TickHook, TickHooks } from './register-hooks/tick-hooks.js';
 export { XcrHooks, XcrWriteEvent } from './register-hooks/xcr-hooks.js';
+export { type SlackAllocation, SlackAllocator, type SlackRequest } from './slack/slack-allocator.js';
 export { GuestMemory, type ReadResult } from './translation/guest-memory.js';
 export type { PagingMode } from './translation/paging-mode.js';
 export {

@@ -3,6 +3,7 @@ export { DecodedInstruction, decodeInstruction } from './decoded-instruction.js'
 export { type Bitness, type DecodeFailure, MAX_INSTRUCTION_LENGTH } from './decoder.js';
 export { instructionText } from './instruction-text.js';
 export { MemoryOperand, NO_REGISTER, OperandKind } from './memory-operand.js';
+export { type Relocation, type RelocationFailure, relocateInstructions } from './relocation.js';
 export { StoreEffect } from './store-effect.js';
 export { StoreOperation } from './store-operation.js';
 export { SourceKind, type ValueSource } from './value-source.js';

@@ -103,22 +103,24 @@ export class VirtualWriter {
       }
     }
     let done = 0;
-    let finished = false;
     try {
-      while (done < pieces.length) {
+      for (; done < pieces.length; done++) {
         const { gpa, from, to } = pieces[done]!;
         if (!this.#target.writePhysical(gpa, bytes.subarray(from, to))) {
+          this.#takeBack(before, pieces.slice(0, done));
           return { status: 'no-memory', at: (va + BigInt(from)) as Gva };
         }
-        done++;
       }
-      finished = true;
-      return OK;
-    } finally {
-      for (; !finished && done > 0; done--) {
-        const { gpa, from, to } = pieces[done - 1]!;
-        this.#target.writePhysical(gpa, before.subarray(from, to));
-      }
+    } catch (cause) {
+      this.#takeBack(before, pieces.slice(0, done));
+      throw cause;
+    }
+    return OK;
+  }
+
+  #takeBack(before: Uint8Array, pieces: readonly Piece[]): void {
+    for (const { gpa, from, to } of pieces) {
+      this.#target.writePhysical(gpa, before.subarray(from, to));
     }
   }
 }
