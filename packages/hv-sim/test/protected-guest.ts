@@ -48,6 +48,11 @@ export function gate(selector: number, offset: number, access: number, parameter
   return low | (BigInt(((offset & 0xffff_0000) | (access << 8) | parameters) >>> 0) << 32n);
 }
 
+/** Table entry of an identity-mapped page: writable, and the user's code and stack for the user. */
+function rights(page: number): number {
+  return (page << 12) | (page >= 0x18 && page <= 0x1a ? 7 : 3);
+}
+
 /** A guest of 32-bit code: flat GDT, a TSS, an IDT, and code that a test writes in assembly text. */
 export class ProtectedGuest {
   readonly machine: Machine;
@@ -58,10 +63,10 @@ export class ProtectedGuest {
     this.paging = paging;
     this.machine = new Machine({ memory: [{ start: 0 as Gpa, size: 0x20_0000 }], ...options });
     this.write32(AT.directory32, AT.table32 | 7);
-    for (let page = 0; page < 512; page++) this.write32(AT.table32 + page * 4, (page << 12) | 7);
+    for (let page = 0; page < 512; page++) this.write32(AT.table32 + page * 4, rights(page));
     this.write64(AT.pdptes, BigInt(AT.directoryPae | 1));
     this.write64(AT.directoryPae, BigInt(AT.tablePae | 7));
-    for (let page = 0; page < 512; page++) this.write64(AT.tablePae + page * 8, BigInt((page << 12) | 7));
+    for (let page = 0; page < 512; page++) this.write64(AT.tablePae + page * 8, BigInt(rights(page)));
     this.describe(SELECTOR.code64, 0x00af_9b00_0000_ffffn);
     this.describe(SELECTOR.data, descriptor(0, 0xf_ffff, 0x93));
     this.describe(SELECTOR.code, descriptor(0, 0xf_ffff, 0x9b));
