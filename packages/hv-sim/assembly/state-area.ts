@@ -7,13 +7,12 @@ import {
   BLOCK_XSAVE_ST,
   BLOCK_XSAVE_XMM,
   BLOCK_XSAVE_YMM_HIGH,
+  CODE_LONG,
   COMPONENT_AVX,
   COMPONENT_SSE,
   COMPONENT_X87,
   MAP_STATE,
   VCPU_CR0,
-  VCPU_CS_ATTRIBUTES,
-  VCPU_EFER,
   XSAVE_FCW,
   XSAVE_FDP,
   XSAVE_FIP,
@@ -29,14 +28,12 @@ import {
   XSAVE_YMM_HIGH,
   XSAVE_SIZE,
 } from './generated/layout';
+import { codeMode } from './mode';
 import { cpu } from './state';
 import { FCW_INITIAL, legalControl, summarized } from './x87';
 
 const CR0_EM: u32 = 4;
 const CR0_TS: u32 = 8;
-const EFER_LMA: u32 = 0x400;
-/** L of a code segment's attributes. */
-const ATTRIBUTE_LONG: u32 = 0x2000;
 
 /** The bits of MXCSR that exist (SDM vol. 1, 10.2.3). */
 export const MXCSR_MASK: u32 = 0xffff;
@@ -45,8 +42,7 @@ export const MXCSR_INITIAL: u32 = 0x1f80;
 
 /** Bytes of the bank of XMM or upper YMM halves that the mode reaches: 16 registers in 64-bit mode, 8 otherwise. */
 export function bankSize(): usize {
-  const wide = load<u32>(cpu, VCPU_EFER) & EFER_LMA && load<u32>(cpu, VCPU_CS_ATTRIBUTES) & ATTRIBUTE_LONG;
-  return wide ? 256 : 128;
+  return codeMode == CODE_LONG ? 256 : 128;
 }
 
 export function taskSwitched(): bool {

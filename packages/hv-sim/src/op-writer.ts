@@ -1,5 +1,5 @@
-import { VCPU_RECORD, XSAVE_AREA } from '@introd/abi';
-import { Instruction, MemorySizeExt, Mnemonic, OpKind, Register } from '@introd/x86/decoder';
+import { VCPU_RECORD, XSAVE_AREA, XSAVE_HEADER_END } from '@introd/abi';
+import { Instruction, MemorySize, MemorySizeExt, Mnemonic, OpKind, Register } from '@introd/x86/decoder';
 import { opCode } from './op-codes.js';
 import { OP_RECORD, OpFlag } from './op-layout.js';
 import { VCPU_SIDE } from './vcpu-block.js';
@@ -42,6 +42,7 @@ const readsFirstOperand: ReadonlySet<Mnemonic> = new Set([
   Mnemonic.Clwb,
   Mnemonic.Cmp,
   Mnemonic.Div,
+  Mnemonic.Fldcw,
   Mnemonic.Fxrstor,
   Mnemonic.Idiv,
   Mnemonic.Imul,
@@ -229,7 +230,10 @@ export class OpWriter {
     const view = this.#view;
     if (segment === Register.SS) this.flag(OpFlag.STACK);
     view.setUint8(this.#at + AT.segmentNumber, segment - Register.ES);
-    view.setUint16(this.#at + AT.accessSize, MemorySizeExt.size(instruction.memorySize), true);
+    const { memorySize } = instruction;
+    // How long an XSAVE area is decides the processor; its legacy region and header are always there.
+    const size = memorySize === MemorySize.Xsave ? XSAVE_HEADER_END : MemorySizeExt.size(memorySize);
+    view.setUint16(this.#at + AT.accessSize, size, true);
     const stores = this.isMemory(0) || instruction.mnemonic === Mnemonic.Maskmovdqu;
     const writes = stores && !readsFirstOperand.has(instruction.mnemonic);
     view.setUint8(this.#at + AT.writes, writes ? 1 : 0);

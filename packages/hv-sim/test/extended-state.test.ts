@@ -1,5 +1,6 @@
 import { Access, ExitKind, Reply, XSAVE_AREA, XStateComponent } from '@introd/abi';
 import { describe, expect, test } from 'vitest';
+import { AT as AT32, descriptor, ProtectedGuest, SELECTOR } from './protected-guest.js';
 import { AT, frame, TinyGuest } from './tiny-guest.js';
 
 const { X87, SSE, AVX } = XStateComponent;
@@ -364,6 +365,69 @@ describe('second-level rights', () => {
     ]);
     expect(port.next(1)).toBe(port.vcpuCount);
     expect([guest.read64(AT.data + 0xff8), guest.read64(AT.data + 0x1000)]).toEqual([0xffn << 56n, 0xff00n]);
+  });
+});
+
+describe('in 32-bit code', () => {
+  /** Switches OSFXSR, OSXSAVE and all of XCR0 on; EBX is the data. */
+  const START32 = `
+    mov eax, cr4
+    or eax, 0x40200
+    mov cr4, eax
+    xor ecx, ecx
+    xor edx, edx
+    mov eax, 7
+    xsetbv
+    mov ebx, data`;
+  const XMM8 = FIELD.xmm + 8 * 16;
+  const XMM7 = FIELD.xmm + 7 * 16;
+  const YMM8 = FIELD.ymmHigh + 8 * 16;
+
+  /** A guest whose registers XMM0..XMM15 and upper halves are all ones. */
+  function full(): ProtectedGuest {
+    const guest = new ProtectedGuest();
+    const port = guest.machine.openPort();
+    guest.record.set('xcr0', 7n);
+    const area = new Uint8Array(XSAVE_AREA.size);
+    area.fill(0xff, FIELD.xmm, FIELD.legacyRest);
+    area.fill(0xff, FIELD.ymmHigh);
+    area[FIELD.mxcsr] = 0x80;
+    area[FIELD.mxcsr + 1] = 0x1f;
+    area[FIELD.xstateBv] = SSE | AVX;
+    port.writeXsaveArea(0, area);
+    port.close();
+    return guest;
+  }
+
+  test.each(['fxsave [ebx]', 'xsave [ebx]', 'xsavec [ebx]'])('%s writes eight registers', (text) => {
+    const guest = full();
+    expect(guest.outcome(`${START32}\nmov eax, 7\n${text}`)).toBe(ENDED);
+    expect([guest.read32(AT32.data + XMM7), guest.read32(AT32.data + XMM8)]).toEqual([0xffff_ffff, 0]);
+    expect(guest.read32(AT32.data + YMM8)).toBe(0);
+    expect(guest.read32(AT32.data + YMM8 - 16)).toBe(text.startsWith('x') ? 0xffff_ffff : 0);
+  });
+
+  test.each(['fxrstor [ebx]', 'xrstor [ebx]'])('%s leaves the upper eight as they are', (text) => {
+    const guest = full();
+    guest.write32(AT32.data + FIELD.mxcsr, 0x1f80);
+    expect(guest.outcome(`${START32}\nmov eax, 7\n${text}`)).toBe(ENDED);
+    const area = new Uint8Array(XSAVE_AREA.size);
+    const port = guest.machine.openPort();
+    port.readXsaveArea(0, area);
+    expect([area[XMM7], area[XMM8], area[YMM8]]).toEqual([0, 0xff, 0xff]);
+    expect(area[YMM8 - 16]).toBe(text.startsWith('x') ? 0 : 0xff);
+  });
+
+  test.each([
+    ['FXSAVE', 'fxsave [fs:0x10]', 13],
+    ['XSAVE', 'xsave [fs:0]', 13],
+    ['XRSTOR', 'xrstor [fs:0]', 13],
+    ['a vector load', 'movups xmm0, [fs:0x1f8]', 13],
+    ['a vector load within', 'movups xmm0, [fs:0x1f0]', ENDED],
+  ] as const)('%s beyond the limit of its segment', (_name, text, code) => {
+    const guest = new ProtectedGuest();
+    guest.describe(SELECTOR.spare, descriptor(AT32.data, 0x1ff, 0x93, 4));
+    expect(guest.outcome(`${START32}\nmov ax, ${SELECTOR.spare}\nmov fs, ax\n${text}`)).toBe(code);
   });
 });
 
