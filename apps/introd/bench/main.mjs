@@ -6,7 +6,7 @@ import { referenceFolder } from './inputs.mjs';
 import { FULL, measure, QUICK } from './measure.mjs';
 import { BenchAssertionError } from './operation.mjs';
 
-const GROUPS = ['events', 'memory', 'hooks', 'decoder', 'windows', 'sim'];
+const GROUPS = ['events', 'memory', 'hooks', 'decoder', 'windows', 'shemu', 'sim'];
 
 const USAGE = `usage: npm run bench -- [--group NAME]... [--quick] [--heap]
   --group NAME  only this group (${GROUPS.join(', ')}); may be repeated

@@ -126,8 +126,8 @@ export class Emulation {
 
   /** Moves the address by a distance of at most 53 bits, before the segment is added. */
   moveAddress(distance: number, size: number): void {
-    const low = this.addressLow + (distance % WORD);
-    const high = this.addressHigh + Math.trunc(distance / WORD);
+    const low = this.addressLow + (distance >>> 0);
+    const high = this.addressHigh + Math.floor(distance / WORD);
     this.#setAddress(low, high, size);
   }
 

@@ -16,8 +16,8 @@ function wordProduct(a: number, b: number, at: number): void {
   // 16 bits at a time, so that every sum is exact.
   const low = (a & 0xffff) * b;
   const high = (a >>> 16) * b;
-  const sum = low + (high % 0x1_0000) * 0x1_0000;
-  addWord(at, sum % WORD);
+  const sum = low + (high & 0xffff) * 0x1_0000;
+  addWord(at, sum >>> 0);
   addWord(at + 1, Math.floor(sum / WORD) + Math.floor(high / 0x1_0000));
 }
 
@@ -26,7 +26,7 @@ function addWord(at: number, word: number): void {
   for (let i = at; carry !== 0 && i < 4; i++) {
     const sum = product[i]! + carry;
     product[i] = sum;
-    carry = sum >= WORD ? Math.floor(sum / WORD) : 0;
+    carry = sum >= WORD ? 1 : 0;
   }
 }
 
