@@ -1,0 +1,151 @@
+import fc from 'fast-check';
+
+/** A program without loops and faults, and whose flags are defined wherever they matter. */
+export interface RandomProgram {
+  readonly bitness: 32 | 64;
+  readonly code: Uint8Array;
+  readonly registers: readonly bigint[];
+  readonly flags: number;
+}
+
+/** Numbers that choose one instruction and its operands. */
+const choice = fc.tuple(
+  fc.nat(255),
+  fc.nat(255),
+  fc.nat(255),
+  fc.nat(255),
+  fc.oneof(fc.nat(0xffff_ffff), fc.constantFrom(0, 1, 0x7f, 0x80, 0xff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff)),
+);
+type Choice = typeof choice extends fc.Arbitrary<infer T> ? T : never;
+
+/** Registers that a program uses: not the stack pointer, not RBX, which points to memory, and no part of them. */
+const USED = [0, 1, 2, 5, 6] as const;
+const POINTER = 3;
+/** Opcode extensions of the unary group F6/F7 that do not fault: NOT, NEG, MUL, IMUL. */
+const UNARY = [2, 3, 4, 5] as const;
+/** Opcodes of OR, AND and XOR, which leave AF undefined. */
+const LOGIC = new Set([0x08, 0x20, 0x30]);
+/** CMP ECX, EDX: defines all flags. */
+const DEFINE_FLAGS = [0x39, 0xd1];
+
+/** Writes instructions of one size with their operands. */
+class Operands {
+  readonly bytes: number[] = [];
+  readonly #choice: Choice;
+  readonly #wide: boolean;
+  readonly #size: 1 | 2 | 4 | 8;
+
+  constructor(chosen: Choice, bitness: 32 | 64) {
+    this.#choice = chosen;
+    this.#wide = bitness === 64;
+    const sizes = this.#wide ? ([1, 2, 4, 8] as const) : ([1, 2, 4] as const);
+    this.#size = sizes[chosen[1] % sizes.length] as 1 | 2 | 4 | 8;
+  }
+
+  /** Immediate of the operand's size, 4 bytes at most, or of one byte. */
+  immediate(size = Math.min(this.#size, 4)): number[] {
+    return Array.from({ length: size }, (_, i) => (this.#choice[4] >>> (8 * i)) & 0xff);
+  }
+
+  get isByte(): boolean {
+    return this.#size === 1;
+  }
+
+  /**
+   * Prefixes, opcode and ModRM.
+   * @param opcode the form for words; the one for bytes is one below
+   * @param extension of the opcode, in place of a register
+   */
+  instruction(opcode: readonly number[], extension?: number, noByte = false): number[] {
+    const size = noByte && this.#size === 1 ? 4 : this.#size;
+    const [, , registers, addressing] = this.#choice;
+    const memory = addressing % 3 === 0;
+    const high = this.#wide && addressing % 2 === 1;
+    const register = extension ?? (USED[registers % USED.length] as number);
+    const operand = USED[(registers >> 4) % USED.length] as number;
+    const rex = (size === 8 ? 0x48 : 0) | (high && extension === undefined ? 0x44 : 0) | (high && !memory ? 0x41 : 0);
+    const last = (opcode.at(-1) as number) - (size === 1 ? 1 : 0);
+    return [
+      ...(size === 2 ? [0x66] : []),
+      ...(rex === 0 ? [] : [rex]),
+      ...opcode.slice(0, -1),
+      last,
+      ...(memory ? [0x40 | (register << 3) | POINTER, (addressing >> 2) & 0x78] : [0xc0 | (register << 3) | operand]),
+    ];
+  }
+}
+
+/** The instructions a program is made of: bytes, and whether it leaves flags undefined. */
+const KINDS: readonly ((operands: Operands, chosen: Choice, bitness: 32 | 64) => [number[], boolean?])[] = [
+  (o, c) => {
+    const operation = c[3] & 0x38;
+    return [o.instruction([operation | (c[2] & 0x80 ? 3 : 1)]), LOGIC.has(operation)];
+  },
+  (o, c) => {
+    const operation = (c[3] >> 1) & 7;
+    return [[...o.instruction([0x81], operation), ...o.immediate()], true];
+  },
+  (o, c) => [[...o.instruction([0x83], (c[3] >> 1) & 7, true), ...o.immediate(1)], true],
+  (o, c) => [o.instruction([0xf7], UNARY[c[3] % UNARY.length] as number), true],
+  (o, c) => [o.instruction([0xff], c[3] & 1)],
+  (o, c) => [[...o.instruction([0xc1], c[3] & 7), ...o.immediate(1)], true],
+  (o, c) => [o.instruction([0xd1], c[3] & 7), true],
+  (o, c) => [o.instruction([0xd3], c[3] & 7), true],
+  (o) => [o.instruction([0x0f, 0xaf], undefined, true), true],
+  (o, c) => [[...o.instruction([0x6b], undefined, true), c[4] & 0xff], true],
+  (o) => [o.instruction([0x85]), true],
+  (o) => [o.instruction([0x87])],
+  (o) => [o.instruction([0x89])],
+  (o) => [o.instruction([0x8b])],
+  (o) => [o.instruction([0x0f, 0xc1])],
+  (o) => [o.instruction([0x0f, 0xb1])],
+  (o, c) => [o.instruction([0x0f, 0x40 | (c[3] & 15)], undefined, true)],
+  (o, c) => [o.instruction([0x0f, 0xb6 | (c[3] & 9)], undefined, true)],
+  (o, c) => [[...o.instruction([0x0f, 0xba], 4 | (c[3] & 3), true), c[4] & 0xff], true],
+  (o, c) => [o.instruction([0x0f, 0xbc | (c[3] & 1)], undefined, true), true],
+  (_o, c) => [[0x0f, 0xc8 | (USED[c[3] % USED.length] as number)]],
+  (_o, c) => [[0x0f, 0x90 | (c[3] & 15), 0xc0 | (USED[c[2] % 3] as number)]],
+  (_o, c) => [[0x50 | (USED[c[3] % USED.length] as number), 0x58 | (USED[c[2] % USED.length] as number)]],
+  (_o, c) => [[[0xf8, 0xf9, 0xf5, 0x98, 0x99, 0x9f, 0x9e, 0x9c][c[3] & 7] as number]],
+  // A jump over one byte, which is a NOP.
+  (_o, c) => [[0x70 | (c[3] & 15), 0x01, 0x90]],
+  (_o, c) => [
+    [
+      0x8d,
+      0x44 | ((USED[c[3] % USED.length] as number) << 3),
+      [0x01, 0x4d, 0x92, 0xf1][c[2] & 3] as number,
+      c[4] & 0x7f,
+    ],
+  ],
+];
+
+function encode(chosen: readonly Choice[], bitness: 32 | 64): Uint8Array {
+  const bytes = [...DEFINE_FLAGS];
+  for (const one of chosen) {
+    const kind = KINDS[one[0] % KINDS.length] as (typeof KINDS)[number];
+    const [instruction, leavesUndefined = false] = kind(new Operands(one, bitness), one, bitness);
+    bytes.push(...instruction, ...(leavesUndefined ? DEFINE_FLAGS : []));
+  }
+  return Uint8Array.from([...bytes, 0xcc]);
+}
+
+const value = fc.oneof(
+  fc.bigInt({ min: 0n, max: 0xffff_ffff_ffff_ffffn }),
+  fc.constantFrom(0n, 1n, 0x7fn, 0x80n, 0x7fff_ffffn, 0x8000_0000n, 0x7fff_ffff_ffff_ffffn, 0x8000_0000_0000_0000n),
+);
+
+/** Random programs for both bitnesses. */
+export const randomProgram: fc.Arbitrary<RandomProgram> = fc
+  .record({
+    bitness: fc.constantFrom<32 | 64>(32, 64),
+    chosen: fc.array(choice, { minLength: 1, maxLength: 40 }),
+    registers: fc.array(value, { minLength: 16, maxLength: 16 }),
+    flags: fc.nat(0xff),
+  })
+  .map(({ bitness, chosen, registers, flags }) => ({
+    bitness,
+    code: encode(chosen, bitness),
+    registers: registers.map((register) => BigInt.asUintN(bitness, register)),
+    // Status flags but AF and OF; bit 1 is always set.
+    flags: (flags & 0xc5) | 2,
+  }));
