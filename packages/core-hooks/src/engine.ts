@@ -24,6 +24,7 @@ import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
 import { InstructionCache } from './instruction-cache/instruction-cache.js';
 import { IntegrityRegions } from './integrity/integrity-regions.js';
+import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
 import { type EngineChanges, EntryHooks } from './page-table-hooks/entry-hooks.js';
@@ -101,6 +102,8 @@ export class Engine {
   readonly counters = new EngineCounters();
   /** Kernel memory that is compared with what it should hold at each tick. */
   readonly integrity: IntegrityRegions;
+  /** Patched memory of the guest that the guest does not see. */
+  readonly cloaks: MemoryCloaks;
   /** Executable memory of the guest that nothing uses. */
   readonly slack: SlackAllocator;
   /** The guest's kernel images; set by the layer that finds them. */
@@ -228,6 +231,16 @@ export class Engine {
       report: this.#context.report,
     });
     this.slack = new SlackAllocator(this.memory, systemCr3);
+    this.cloaks = new MemoryCloaks({
+      port,
+      memory: this.memory,
+      page: pageHooks,
+      translation,
+      isRam: (frame) => this.#pages.get(frame) !== undefined,
+      isKernelAddress: (va) => this.threadStates.isKernelAddress(va),
+      report: this.#context.report,
+    });
+    virtual.hiddenBytes = (cr3, va, bytes) => this.cloaks.overlay(cr3, va, bytes);
     this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters);
   }
 
@@ -332,6 +345,7 @@ export class Engine {
     }
     this.#closed = true;
     this.integrity.clear();
+    this.cloaks.clear();
     this.#registerHooks.close();
     this.#cache.clear();
     this.hooks.regions.clear();
@@ -381,6 +395,7 @@ export class Engine {
   #commit(): void {
     this.hooks.translation.settle();
     this.hooks.virtual.settle();
+    this.cloaks.settle();
     this.#commitRemovals();
     this.#rights.flush();
     this.hooks.translation.resume();

@@ -24,6 +24,8 @@ export {
   type RestoreResult,
 } from './integrity/integrity-regions.js';
 export type { ChangedWord } from './integrity/region-contents.js';
+export { Cloak, type CloakOptions } from './memory-cloak/cloak.js';
+export { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 export { type HookParent, PageHook, type PageHookOptions, PageHooks } from './page-hooks/page-hooks.js';
 export { EntryHook, type EntryHookOptions, EntryHooks } from './page-table-hooks/entry-hooks.js';
 export { EntryWriteEvent } from './page-table-hooks/entry-write-event.js';
