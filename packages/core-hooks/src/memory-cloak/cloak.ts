@@ -218,7 +218,10 @@ export class Cloak {
 
   #checkRange(offset: number, length: number): void {
     if (!Number.isInteger(offset) || offset < 0 || length < 1 || offset + length > this.length) {
-      throw rangeError(this.va, `${length} bytes at offset ${offset} are not inside the region of ${this.length} bytes`);
+      throw rangeError(
+        this.va,
+        `${length} bytes at offset ${offset} are not inside the region of ${this.length} bytes`,
+      );
     }
   }
 }
