@@ -38,6 +38,8 @@ export class EngineCounters {
   cacheMisses = 0;
   /** Cached instructions dropped because their code page was written or mapped elsewhere. */
   cacheInvalidations = 0;
+  /** Times that a part of the instruction cache, or all of it, was dropped on demand. */
+  cacheFlushes = 0;
   /** Writes that the engine carried out itself. */
   emulatedWrites = 0;
   /** Emulated writes that were asked about again because memory had changed in between. */

@@ -22,7 +22,7 @@ import { type AddressSpaces, everyAddressSpace } from './guest-system/address-sp
 import { type CodeImages, noCodeImages } from './guest-system/code-images.js';
 import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
-import { InstructionCache } from './instruction-cache/instruction-cache.js';
+import { InstructionCache, type InstructionScope } from './instruction-cache/instruction-cache.js';
 import { IntegrityRegions } from './integrity/integrity-regions.js';
 import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
@@ -181,7 +181,7 @@ export class Engine {
       },
       wrote: (changes) => pageTable.wrote(changes as EngineChanges),
       isWriteHooked: (frame) => pageHooks.watchesWrites(frame),
-      flushInstructions: () => this.#cache.clear(),
+      flushInstructions: () => this.#cache.flush({}),
     });
     const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
       this.#report(kind, message, cause);
@@ -206,6 +206,7 @@ export class Engine {
     };
     const translation = new TranslationHooks(this.#context);
     translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, translation);
+    this.#cache.guardTranslations(translation);
     const virtual = new VirtualHooks(pageHooks, translation, this.#pages, this.#context);
     const { msr, descriptorTable, cr, xcr, breakpoint, vmcall, injected, tick } = this.#registerHooks;
     this.hooks = {
@@ -281,6 +282,11 @@ export class Engine {
   /** Adds something to be done before each reply, after what was added before. */
   beforeReply(stage: ReplyStage): void {
     this.#stages.push(stage);
+  }
+
+  /** Drops decoded instructions: when an address space ends, or code was changed in a way that the engine cannot see. */
+  flushInstructions(scope: InstructionScope = {}): void {
+    this.#cache.flush(scope);
   }
 
   /** Calls `listener` for each problem from now on. A listener that throws is ignored. */

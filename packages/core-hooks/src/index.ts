@@ -15,6 +15,7 @@ export {
   unknownThreads,
   type WaitingThread,
 } from './guest-system/thread-states.js';
+export type { InstructionScope } from './instruction-cache/instruction-cache.js';
 export {
   type IntegrityAddition,
   type IntegrityEvent,

@@ -73,4 +73,11 @@ export class SyntheticGuest {
       }
     }
   }
+
+  /** Has the engine drop what it knows of the guest's code, so that only hooks of the test are left. */
+  forgetCode(): void {
+    this.vcpu.set('rip', 0n);
+    this.engine.flushInstructions();
+    this.engine.step(0);
+  }
 }

@@ -119,8 +119,6 @@ export class EptDispatcher {
         return Undecided.AGAIN;
       case Fetch.CHANGING:
         return Undecided.AGAIN;
-      case Fetch.OTHER_MODE:
-        return this.#decideHardware(vcpu, progress, false);
       default:
         // The processor will fault on it by itself, unless it runs on a translation that the tables do not have any more.
         return (access & Access.EXECUTE) !== 0 ? this.#decideHardware(vcpu, progress, false) : Undecided.AGAIN;

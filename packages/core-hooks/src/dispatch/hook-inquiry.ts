@@ -12,7 +12,6 @@ import type { PageTableWrite } from './page-table-write.js';
 import { ReadSupply, type Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
 
-const RIP = u32Index('rip');
 const CR3 = u32Index('cr3');
 const EXIT_SIZE = u32Index('exitSize');
 const EXIT_GPA = u32Index('exitGpa');
@@ -112,10 +111,10 @@ export class HookInquiry {
   askInstruction(access: Access): void {
     const instruction = this.instruction!;
     const list = this.#list;
-    const registers = this.vcpu.u32;
+    const { cache } = this.#context;
     if ((access & Access.EXECUTE) !== 0) {
       this.#operand = NO_OPERAND;
-      this.#askRange(registers[RIP]!, registers[RIP + 1]!, instruction.length, Access.EXECUTE);
+      this.#askRange(cache.linearLow, cache.linearHigh, instruction.length, Access.EXECUTE);
     }
     let unexplained = access & DATA;
     if (list.count > 1 && instruction.readsMemory && instruction.writesMemory) {
@@ -231,6 +230,9 @@ export class HookInquiry {
     for (let at = 0; at < hooks.length; at++) {
       const hook = hooks[at]!;
       if (hook.first >= end || hook.end <= first || hook.removed) {
+        continue;
+      }
+      if (hook.concerns !== undefined && !hook.concerns(first, end)) {
         continue;
       }
       event.skipOthers = false;

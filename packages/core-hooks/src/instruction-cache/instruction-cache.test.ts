@@ -72,7 +72,8 @@ describe('the instruction cache', () => {
     guest.settle(DATA);
     guest.put64(leafEntry(CODE), BigInt(CODE) | 0x63n);
     expect(guest.settle(DATA)).toBe(0);
-    guest.put64(leafEntry(CODE), BigInt(ELSEWHERE) | 3n);
+    const entry = new Uint8Array(new BigUint64Array([BigInt(ELSEWHERE) | 3n]).buffer);
+    guest.engine.memory.writePhysical(leafEntry(CODE), entry);
     guest.engine.memory.writePhysical(ELSEWHERE as Gpa, Uint8Array.of(0x48, 0x89, 0x03));
     expect(guest.settle(DATA)).toBe(1);
     expect([rights(guest, CODE), rights(guest, ELSEWHERE)]).toEqual([7, 5]);

@@ -1,5 +1,5 @@
-import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
-import { DecodedInstruction, decodeInstruction, MAX_INSTRUCTION_LENGTH } from '@introd/x86';
+import { Access, type Cr3, type Gpa, type Gva, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
+import { type Bitness, DecodedInstruction, decodeInstruction, MAX_INSTRUCTION_LENGTH } from '@introd/x86';
 import type { EngineCounters } from '../counters.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { type Grants, NO_FRAME, NOBODY } from '../dispatch/grants.js';
@@ -7,16 +7,23 @@ import type { AddressSpaces } from '../guest-system/address-spaces.js';
 import { FrameTable } from '../page-hooks/frame-table.js';
 import type { PageHook, PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageCache } from '../translation/page-cache.js';
+import { Paging } from '../translation/paging-mode.js';
 import { type Translator, Walk } from '../translation/translator.js';
+import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
+import { CachedInstruction, type InstructionKey } from './cached-instruction.js';
+import { type CodeMapping, CodeMappings } from './code-mapping.js';
 
 const RIP = u32Index('rip');
 const CR3 = u32Index('cr3');
 const EFER = u32Index('efer');
+const CS_BASE = u32Index('csBase');
 const CS_ATTRIBUTES = u32Index('csAttributes');
 /** EFER.LMA. */
 const LONG_MODE_ACTIVE = 0x400;
 /** L bit of the code segment's attributes. */
 const CODE_64 = 0x2000;
+/** D bit of them. */
+const CODE_32 = 0x4000;
 
 /** What {@link InstructionCache.fetch} found. */
 export const Fetch = {
@@ -30,33 +37,14 @@ export const Fetch = {
   NOT_MAPPED: 3,
   /** The bytes are not an instruction. */
   INVALID: 4,
-  /** Not 64-bit code. */
-  OTHER_MODE: 5,
-  /** Another VCPU may be writing to the code page at this moment. */
-  CHANGING: 6,
+  /** Another VCPU may be writing to the code page, or to its mapping, at this moment. */
+  CHANGING: 5,
 } as const;
 /** One of the {@link Fetch} numbers. */
 export type Fetch = (typeof Fetch)[keyof typeof Fetch];
 
 /** Instructions kept at most; the oldest gives way. More than there are VCPUs, so that none can push out what another needs next. */
 const CAPACITY = 4096;
-
-class CachedInstruction {
-  next: CachedInstruction | undefined;
-  constructor(
-    readonly instruction: DecodedInstruction,
-    readonly ripLow: number,
-    readonly ripHigh: number,
-    /** CR3 for user code; 0 for kernel code, which is the same in every address space. */
-    readonly cr3Low: number,
-    readonly cr3High: number,
-    readonly frame: number,
-    /** Frame that holds its last bytes, when they lie on another page. */
-    readonly spillFrame: number,
-    readonly bucket: number,
-    readonly slot: number,
-  ) {}
-}
 
 /** A frame that cached instructions came from, write-protected while there are any. */
 interface CodePage {
@@ -65,10 +53,21 @@ interface CodePage {
   readonly instructions: Set<CachedInstruction>;
 }
 
+/** Which instructions to drop: those of an address, of a physical page, or of an address space; all without any. */
+export interface InstructionScope {
+  /** Address space; with `va` alone the page of that address in every space. */
+  readonly cr3?: Cr3 | undefined;
+  /** An address on the page where the instructions begin. */
+  readonly va?: Gva | undefined;
+  /** An address on the physical page that holds any of their bytes. */
+  readonly gpa?: Gpa | undefined;
+}
+
 /**
- * Decoded instructions by RIP (core-hooks.md section 11). Their code pages are write-protected *before* the bytes are read, and a
- * write to one drops what came from it, so a cached instruction is what memory holds. That its address still leads to the same frame is
- * looked up at each use.
+ * Decoded instructions by linear address, mode and address space (core-hooks.md section 11). Their code pages are write-protected *before*
+ * the bytes are read, and a write to one drops what came from it, so a cached instruction is what memory holds. The page tables that lead
+ * to them are guarded too, and a write that would map another page waits for VCPUs that were allowed to execute from this one. That an
+ * address still leads to the same frame is looked up at each use besides.
  */
 export class InstructionCache {
   readonly #pages: PageCache;
@@ -81,7 +80,11 @@ export class InstructionCache {
   readonly #slots: (CachedInstruction | undefined)[] = emptySlots();
   #nextSlot = 0;
   readonly #codePages = new FrameTable<CodePage>();
+  /** Code pages without instructions, from which a VCPU may yet execute. */
+  readonly #idle = new Set<number>();
   readonly #bytes = new Uint8Array(MAX_INSTRUCTION_LENGTH);
+  readonly #key: InstructionKey = { low: 0, high: 0, bitness: 64, spaceLow: 0, spaceHigh: 0 };
+  #mappings: CodeMappings | undefined;
   readonly #onCodeWrite = (event: AccessEvent): void => this.invalidateFrame(event.hook.page.frame);
 
   /** The instruction that the last {@link fetch} found, for HIT, ADDED and UNGUARDED. */
@@ -90,6 +93,10 @@ export class InstructionCache {
   frame: number = NO_FRAME;
   /** Guarded frame that holds the rest of it, for HIT. */
   spillFrame: number = NO_FRAME;
+  /** Low half of the linear address of the instruction that was last looked for. */
+  linearLow = 0;
+  /** High half of it. */
+  linearHigh = 0;
 
   /** @param guard the TOCTOU rule: whether instructions are cached at all */
   constructor(
@@ -108,34 +115,38 @@ export class InstructionCache {
     this.#guard = guard;
   }
 
+  /** Guards the translations of code pages too, from now on. */
+  guardTranslations(translations: TranslationHooks): void {
+    this.#mappings = new CodeMappings(translations, this.#grants, (mapping) => this.#dropAll(mapping.instructions));
+  }
+
   /** Finds the instruction at RIP of a VCPU. */
   fetch(vcpu: VcpuRecord, index: number, addressSpaces: AddressSpaces): Fetch {
     const registers = vcpu.u32;
     this.instruction = undefined;
     this.frame = NO_FRAME;
     this.spillFrame = NO_FRAME;
-    if ((registers[EFER]! & LONG_MODE_ACTIVE) === 0 || (registers[CS_ATTRIBUTES]! & CODE_64) === 0) {
-      return Fetch.OTHER_MODE;
-    }
-    const ripLow = registers[RIP]!;
-    const ripHigh = registers[RIP + 1]!;
+    const bitness = bitnessOf(registers);
+    const low = bitness === 64 ? registers[RIP]! : (registers[RIP]! + registers[CS_BASE]!) >>> 0;
+    const high = bitness === 64 ? registers[RIP + 1]! : 0;
+    this.linearLow = low;
+    this.linearHigh = high;
     const cr3Low = registers[CR3]!;
     const cr3High = registers[CR3 + 1]!;
-    const kernel = ripHigh >>> 31 !== 0;
-    const keyLow = kernel ? 0 : cr3Low;
-    const keyHigh = kernel ? 0 : cr3High;
-    if (this.#translator.walk(cr3Low, cr3High, ripLow, ripHigh) !== Walk.OK) {
+    const kernel = bitness === 64 ? high >>> 31 !== 0 : vcpu.cpl !== 3;
+    const key = this.#key;
+    key.low = low;
+    key.high = high;
+    key.bitness = bitness;
+    key.spaceLow = kernel ? 0 : cr3Low;
+    key.spaceHigh = kernel ? 0 : cr3High;
+    if (this.#translator.walk(cr3Low, cr3High, low, high) !== Walk.OK) {
       return Fetch.NOT_MAPPED;
     }
     const frame = Math.floor(this.#translator.gpa / PAGE_SIZE);
-    const bucket = bucketOf(ripLow, ripHigh, keyLow, keyHigh);
+    const bucket = bucketOf(key);
     for (let cached = this.#buckets[bucket]; cached !== undefined; cached = cached.next) {
-      if (
-        cached.ripLow === ripLow &&
-        cached.ripHigh === ripHigh &&
-        cached.cr3Low === keyLow &&
-        cached.cr3High === keyHigh
-      ) {
+      if (cached.isFor(key)) {
         if (cached.frame === frame && this.#spillHolds(cached, cr3Low, cr3High)) {
           this.#counters.cacheHits++;
           this.instruction = cached.instruction;
@@ -150,15 +161,18 @@ export class InstructionCache {
       }
     }
     this.#counters.cacheMisses++;
-    const cacheable = this.#guard && (kernel || addressSpaces.isKnown(vcpu.cr3));
-    return this.#decode(vcpu, index, frame, bucket, keyLow, keyHigh, cacheable);
+    const paged = this.#translator.vcpuPaging !== Paging.NONE;
+    if (this.#guard && paged && (kernel || addressSpaces.isKnown(vcpu.cr3))) {
+      return this.#addGuarded(vcpu, index, frame, bucket, kernel ? addressSpaces.systemCr3 : undefined);
+    }
+    return this.#decodeUnguarded(vcpu, frame);
   }
 
   #spillHolds(cached: CachedInstruction, cr3Low: number, cr3High: number): boolean {
     if (cached.spillFrame === NO_FRAME) {
       return true;
     }
-    return this.#nextFrame(cr3Low, cr3High, cached.ripLow, cached.ripHigh) === cached.spillFrame;
+    return this.#nextFrame(cr3Low, cr3High, cached.low, cached.high) === cached.spillFrame;
   }
 
   /** Frame of the page that follows an address; {@link NO_FRAME} when it is not mapped. */
@@ -169,69 +183,120 @@ export class InstructionCache {
     return status === Walk.OK ? Math.floor(this.#translator.gpa / PAGE_SIZE) : NO_FRAME;
   }
 
-  #decode(
+  /** Decodes what is at an address without keeping it. */
+  #decodeUnguarded(vcpu: VcpuRecord, frame: number): Fetch {
+    const registers = vcpu.u32;
+    const decoded = this.#decode(vcpu, frame, () =>
+      this.#nextFrame(registers[CR3]!, registers[CR3 + 1]!, this.#key.low, this.#key.high),
+    );
+    if (!(decoded instanceof DecodedInstruction)) {
+      return decoded;
+    }
+    this.instruction = decoded;
+    return Fetch.UNGUARDED;
+  }
+
+  /** Guards where an instruction lies, then reads and keeps it. */
+  #addGuarded(vcpu: VcpuRecord, index: number, frame: number, bucket: number, systemCr3: Cr3 | undefined): Fetch {
+    const key = this.#key;
+    const offset = key.low & (PAGE_SIZE - 1);
+    const registers = vcpu.u32;
+    const mappings: CodeMapping[] = [];
+    const va = (BigInt(key.high) << 32n) | BigInt(key.low);
+    let spillFrame: number = NO_FRAME;
+    const release = (result: Fetch): Fetch => {
+      this.#releaseUnused(frame);
+      this.#releaseUnused(spillFrame);
+      for (const mapping of mappings) {
+        this.#mappings!.releaseUnused(mapping);
+      }
+      return result;
+    };
+    if (!this.#guardCode(vcpu, index, va, frame, systemCr3, mappings)) {
+      return release(Fetch.CHANGING);
+    }
+    let changing = false;
+    const decoded = this.#decode(vcpu, frame, () => {
+      spillFrame = this.#nextFrame(registers[CR3]!, registers[CR3 + 1]!, key.low, key.high);
+      const next = BigInt.asUintN(64, va - BigInt(offset) + BigInt(PAGE_SIZE));
+      changing = spillFrame !== NO_FRAME && !this.#guardCode(vcpu, index, next, spillFrame, systemCr3, mappings);
+      return changing ? NO_FRAME : spillFrame;
+    });
+    if (!(decoded instanceof DecodedInstruction)) {
+      return release(changing ? Fetch.CHANGING : decoded);
+    }
+    this.instruction = decoded;
+    let spill: number = NO_FRAME;
+    if (offset + decoded.length > PAGE_SIZE) {
+      spill = spillFrame;
+    }
+    this.#add(decoded, frame, spill, mappings.slice(0, spill === NO_FRAME ? 1 : 2), bucket);
+    return release(Fetch.ADDED);
+  }
+
+  /**
+   * Guards the mapping of a code page, then the page.
+   * @returns false when another VCPU may be writing to either at this moment
+   */
+  #guardCode(
     vcpu: VcpuRecord,
     index: number,
+    va: bigint,
     frame: number,
-    bucket: number,
-    keyLow: number,
-    keyHigh: number,
-    cacheable: boolean,
-  ): Fetch {
-    const registers = vcpu.u32;
-    const ripLow = registers[RIP]!;
-    const ripHigh = registers[RIP + 1]!;
-    const offset = ripLow & (PAGE_SIZE - 1);
-    const onFirst = Math.min(PAGE_SIZE - offset, MAX_INSTRUCTION_LENGTH);
-    if (cacheable) {
-      if (this.#grants.writesTo(frame, index)) {
-        return Fetch.CHANGING;
+    systemCr3: Cr3 | undefined,
+    mappings: CodeMapping[],
+  ): boolean {
+    if (this.#mappings !== undefined) {
+      const mapping = this.#mappings.guard(this.#spaceOf(vcpu, va, frame, systemCr3), va as Gva);
+      mappings.push(mapping);
+      const { gpa } = mapping.hook;
+      if (gpa === undefined || gpa / PAGE_SIZE !== frame) {
+        return false;
       }
-      this.#guardFrame(frame);
     }
+    if (this.#grants.writesTo(frame, index)) {
+      return false;
+    }
+    this.#guardFrame(frame);
+    return true;
+  }
+
+  /** Address space whose tables are guarded: for kernel code that of the operating system, where it maps the same. */
+  #spaceOf(vcpu: VcpuRecord, va: bigint, frame: number, systemCr3: Cr3 | undefined): Cr3 {
+    if (systemCr3 !== undefined) {
+      const low32 = (value: bigint): number => Number(BigInt.asUintN(32, value));
+      const walk = this.#translator.walk(low32(systemCr3), low32(systemCr3 >> 32n), low32(va), low32(va >> 32n));
+      if (walk === Walk.OK && Math.floor(this.#translator.gpa / PAGE_SIZE) === frame) {
+        return systemCr3;
+      }
+    }
+    return vcpu.cr3;
+  }
+
+  /**
+   * Reads and decodes the instruction that was looked for.
+   * @param spill called when it goes on behind its page; says which frame follows
+   */
+  #decode(vcpu: VcpuRecord, frame: number, spill: () => number): DecodedInstruction | Fetch {
+    const { low, bitness } = this.#key;
+    const offset = low & (PAGE_SIZE - 1);
+    const onFirst = Math.min(PAGE_SIZE - offset, MAX_INSTRUCTION_LENGTH);
     if (!this.#read(frame, offset, 0, onFirst)) {
       return Fetch.NOT_MAPPED;
     }
-    let spillFrame: number = NO_FRAME;
-    let decoded = decodeInstruction(this.#bytes.subarray(0, onFirst), vcpu.rip);
+    let decoded = decodeInstruction(this.#bytes.subarray(0, onFirst), vcpu.rip, bitness);
     if (decoded === 'incomplete' && onFirst < MAX_INSTRUCTION_LENGTH) {
-      spillFrame = this.#nextFrame(registers[CR3]!, registers[CR3 + 1]!, ripLow, ripHigh);
-      if (spillFrame === NO_FRAME) {
-        this.#releaseUnused(frame);
-        return Fetch.NOT_MAPPED;
-      }
-      if (cacheable) {
-        if (this.#grants.writesTo(spillFrame, index)) {
-          this.#releaseUnused(frame);
-          return Fetch.CHANGING;
-        }
-        this.#guardFrame(spillFrame);
-      }
+      const spillFrame = spill();
       if (
+        spillFrame === NO_FRAME ||
         !this.#read(frame, offset, 0, onFirst) ||
         !this.#read(spillFrame, 0, onFirst, MAX_INSTRUCTION_LENGTH - onFirst)
       ) {
-        this.#releaseUnused(frame);
-        this.#releaseUnused(spillFrame);
         return Fetch.NOT_MAPPED;
       }
-      decoded = decodeInstruction(this.#bytes, vcpu.rip);
+      decoded = decodeInstruction(this.#bytes, vcpu.rip, bitness);
     }
-    if (!(decoded instanceof DecodedInstruction)) {
-      this.#releaseUnused(frame);
-      this.#releaseUnused(spillFrame);
-      return Fetch.INVALID;
-    }
-    this.instruction = decoded;
-    if (!cacheable) {
-      return Fetch.UNGUARDED;
-    }
-    if (decoded.length <= onFirst) {
-      this.#releaseUnused(spillFrame);
-      spillFrame = NO_FRAME;
-    }
-    this.#add(decoded, ripLow, ripHigh, keyLow, keyHigh, frame, spillFrame, bucket);
-    return Fetch.ADDED;
+    return decoded instanceof DecodedInstruction ? decoded : Fetch.INVALID;
   }
 
   #read(frame: number, offset: number, to: number, count: number): boolean {
@@ -248,6 +313,9 @@ export class InstructionCache {
   /** Write-protects a code page, at once and for every VCPU, unless it is. */
   #guardFrame(frame: number): void {
     if (this.#codePages.get(frame) === undefined) {
+      for (const idle of this.#idle) {
+        this.#releaseUnused(idle);
+      }
       const hook = this.#hooks.setHook(
         { gpa: (frame * PAGE_SIZE) as Gpa, length: PAGE_SIZE, access: Access.WRITE, callback: this.#onCodeWrite },
         true,
@@ -259,39 +327,34 @@ export class InstructionCache {
 
   #releaseUnused(frame: number): void {
     const page = frame === NO_FRAME ? undefined : this.#codePages.get(frame);
-    // While some VCPU may yet execute from the page, the guard outlives what is cached; the next write there ends it.
-    if (page !== undefined && page.instructions.size === 0 && !this.#grants.executesFrom(frame, NOBODY)) {
+    if (page === undefined || page.instructions.size > 0) {
+      this.#idle.delete(frame);
+    } else if (this.#grants.executesFrom(frame, NOBODY)) {
+      // While some VCPU may yet execute from the page, the guard outlives what is cached.
+      this.#idle.add(frame);
+    } else {
       page.hook.remove();
       this.#codePages.delete(frame);
+      this.#idle.delete(frame);
     }
   }
 
   #add(
     instruction: DecodedInstruction,
-    ripLow: number,
-    ripHigh: number,
-    cr3Low: number,
-    cr3High: number,
     frame: number,
     spillFrame: number,
+    mappings: readonly CodeMapping[],
     bucket: number,
   ): void {
     const slot = this.#nextSlot;
     this.#nextSlot = (slot + 1) % CAPACITY;
-    const cached = new CachedInstruction(
-      instruction,
-      ripLow,
-      ripHigh,
-      cr3Low,
-      cr3High,
-      frame,
-      spillFrame,
-      bucket,
-      slot,
-    );
+    const cached = new CachedInstruction(instruction, this.#key, frame, spillFrame, mappings, bucket, slot);
     // Joined first: the oldest entry may be the last one of the same page, whose guard must not be lifted now.
     this.#codePages.get(frame)?.instructions.add(cached);
     this.#codePages.get(spillFrame)?.instructions.add(cached);
+    for (const mapping of mappings) {
+      mapping.instructions.add(cached);
+    }
     const oldest = this.#slots[slot];
     if (oldest !== undefined) {
       this.#drop(oldest);
@@ -319,6 +382,17 @@ export class InstructionCache {
     }
     this.#leave(cached.frame, cached);
     this.#leave(cached.spillFrame, cached);
+    for (const mapping of cached.mappings) {
+      mapping.instructions.delete(cached);
+      this.#mappings?.releaseUnused(mapping);
+    }
+  }
+
+  #dropAll(instructions: Iterable<CachedInstruction>): void {
+    for (const cached of instructions) {
+      this.#counters.cacheInvalidations++;
+      this.#drop(cached);
+    }
   }
 
   #leave(frame: number, cached: CachedInstruction): void {
@@ -330,10 +404,7 @@ export class InstructionCache {
   invalidateFrame(frame: number): void {
     const page = this.#codePages.get(frame);
     if (page !== undefined) {
-      for (const cached of page.instructions) {
-        this.#counters.cacheInvalidations++;
-        this.#drop(cached);
-      }
+      this.#dropAll(page.instructions);
       this.#releaseUnused(frame);
     }
   }
@@ -344,6 +415,24 @@ export class InstructionCache {
       const last = Math.floor((gpa + size - 1) / PAGE_SIZE);
       for (let frame = Math.floor(gpa / PAGE_SIZE); frame <= last; frame++) {
         this.invalidateFrame(frame);
+      }
+    }
+  }
+
+  /** Drops what a scope names. */
+  flush({ cr3, va, gpa }: InstructionScope): void {
+    this.#counters.cacheFlushes++;
+    if (gpa !== undefined) {
+      this.invalidateFrame(Math.floor(gpa / PAGE_SIZE));
+    } else if (cr3 === undefined && va === undefined) {
+      this.clear();
+    } else {
+      const space = cr3 === undefined ? undefined : cr3 >> 5n;
+      for (const cached of this.#slots) {
+        if (cached !== undefined && cached.isIn(space, va)) {
+          this.#counters.cacheInvalidations++;
+          this.#drop(cached);
+        }
       }
     }
   }
@@ -360,7 +449,16 @@ function emptySlots(): (CachedInstruction | undefined)[] {
   return Array.from({ length: CAPACITY }, () => undefined);
 }
 
-function bucketOf(ripLow: number, ripHigh: number, keyLow: number, keyHigh: number): number {
-  const mixed = Math.imul(ripLow ^ (ripHigh << 7) ^ Math.imul(keyLow ^ keyHigh, 0x85ebca6b), 0x9e3779b1);
+/** Default operand size of the code that a VCPU executes. */
+function bitnessOf(registers: Uint32Array): Bitness {
+  const attributes = registers[CS_ATTRIBUTES]!;
+  if ((registers[EFER]! & LONG_MODE_ACTIVE) !== 0 && (attributes & CODE_64) !== 0) {
+    return 64;
+  }
+  return (attributes & CODE_32) === 0 ? 16 : 32;
+}
+
+function bucketOf({ low, high, bitness, spaceLow, spaceHigh }: InstructionKey): number {
+  const mixed = Math.imul(low ^ (high << 7) ^ bitness ^ Math.imul(spaceLow ^ spaceHigh, 0x85ebca6b), 0x9e3779b1);
   return (mixed ^ (mixed >>> 15)) & (CAPACITY - 1);
 }

@@ -29,6 +29,11 @@ export interface PageHookOptions {
   readonly committed?: ((event: AccessEvent) => void) | undefined;
   /** What its calls are booked on when the engine has a ledger; by default access and address. */
   readonly name?: string | undefined;
+  /**
+   * Whether an access to the bytes of the page from `first` up to `end` (offsets in the page, `end` not included) concerns the hook, when
+   * not all of its range does. One that does not is none of its business, whatever it writes.
+   */
+  readonly concerns?: ((first: number, end: number) => boolean) | undefined;
   /** What the hook is a part of; `removeHook` of an event removes that as a whole. */
   readonly parent?: HookParent | undefined;
 }
@@ -61,6 +66,7 @@ export class PageHook {
   /** Size of the entries of a hook with `pagingStructure`. */
   readonly entrySize: 4 | 8;
   readonly committed: ((event: AccessEvent) => void) | undefined;
+  readonly concerns: ((first: number, end: number) => boolean) | undefined;
   /** What the hook is a part of. */
   readonly parent: HookParent | undefined;
   /** @internal First byte in the page. */
@@ -86,6 +92,7 @@ export class PageHook {
     this.pagingStructure = pagingStructure !== false && options.access === Access.WRITE;
     this.entrySize = typeof pagingStructure === 'object' ? pagingStructure.entrySize : 8;
     this.committed = options.committed;
+    this.concerns = options.concerns;
     this.#name = options.name;
     this.parent = options.parent;
     this.first = options.gpa & (PAGE_SIZE - 1);

@@ -134,6 +134,7 @@ export class EntryHooks {
       length,
       access: Access.WRITE,
       pagingStructure: { entrySize },
+      concerns: (first, end) => table.watches(first, end, entrySize),
       callback: (event) => this.#ask(table, event),
       committed: (event) => this.#tell(table, event),
     });

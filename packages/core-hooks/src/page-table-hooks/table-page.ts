@@ -46,6 +46,16 @@ export class TablePage {
     return this.#entries.get(gpa % PAGE_SIZE) ?? NOBODY;
   }
 
+  /** Whether an entry is watched that has bytes in a range of the page. */
+  watches(first: number, end: number, entrySize: 4 | 8): boolean {
+    for (let offset = first & -entrySize; offset < end; offset += entrySize) {
+      if (this.#entries.has(offset)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   /** The hooks of each entry that a physical range touches. */
   *hooksBetween(start: number, end: number): Iterable<readonly EntryHook[]> {
     const page = this.frame * PAGE_SIZE;

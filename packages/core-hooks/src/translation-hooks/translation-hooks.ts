@@ -81,9 +81,17 @@ export class TranslationHooks implements EntryFollower {
    *   the backend throws. Nothing is set then.
    */
   set(options: TranslationHookOptions): TranslationHook {
-    const paging = this.#context.translator.guestPaging;
+    return this.#set(options, this.#context.translator.guestPaging, true);
+  }
+
+  /** {@link set} for the VCPU whose exit is handled: in its paging mode, and in whatever address space it is. @internal */
+  follow(options: TranslationHookOptions): TranslationHook {
+    return this.#set(options, this.#context.translator.vcpuPaging, false);
+  }
+
+  #set(options: TranslationHookOptions, paging: Paging, systemOnly: boolean): TranslationHook {
     const hook = new TranslationHook(options, paging, this.#nextOrder++, this);
-    if (isKernelAddress(hook) && this.isOtherSpace(hook)) {
+    if (systemOnly && isKernelAddress(hook) && this.isOtherSpace(hook)) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_KERNEL_ADDRESS',
         `the kernel address ${hex64(options.va)} was to be followed with the CR3 of a process`,

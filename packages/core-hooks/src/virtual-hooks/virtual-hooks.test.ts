@@ -1,6 +1,6 @@
 import { Access, type Cr3, type Gfn, type Gpa, type Gva, Reply, Verdict } from '@introd/abi';
 import { describe, expect, it } from 'vitest';
-import { CODE, DATA, kernel, leafEntry, PML4 } from '../../test/guest-layout.js';
+import { DATA, kernel, leafEntry, PML4 } from '../../test/guest-layout.js';
 import { SyntheticGuest } from '../../test/synthetic-guest.js';
 import type { AccessEvent, HashMismatch, VirtualHook } from '../index.js';
 
@@ -55,7 +55,7 @@ describe('a virtual-address hook', () => {
     expect(seen).toEqual([PAGE + 0x14n]);
     hook.remove();
     hook.remove();
-    guest.engine.step(0);
+    guest.forgetCode();
     expect(rights(guest, DATA)).toBe(Access.ALL);
     expect([guest.engine.hooks.virtual.count, guest.engine.hooks.translation.watchedEntries]).toEqual([0, 0]);
   });
@@ -175,6 +175,7 @@ describe('a virtual-address hook', () => {
     });
     store(guest, DATA, 1n);
     expect(hook.removed).toBe(true);
+    guest.forgetCode();
     expect([rights(guest, DATA), rights(guest, PML4)]).toEqual([Access.ALL, Access.ALL]);
     expect(guest.engine.hooks.pageTable.count).toBe(0);
   });
@@ -272,10 +273,7 @@ describe('a hooked region', () => {
     object.hook({ va: kernel(OTHER), length: 0x10, access: Access.READ, callback });
     store(guest, DATA, 1n);
     object.remove();
-    // The store is over, and its code changes: nothing is cached any more either.
-    guest.vcpu.set('rip', kernel(OTHER));
-    guest.engine.memory.writePhysical(CODE as Gpa, Uint8Array.of(0x90));
-    guest.engine.step(0);
+    guest.forgetCode();
     const { hooks } = guest.engine;
     expect([hooks.regions.count, hooks.virtual.count, hooks.translation.watchedEntries]).toEqual([0, 0, 0]);
     expect([hooks.pageTable.count, hooks.page.count]).toEqual([0, 0]);

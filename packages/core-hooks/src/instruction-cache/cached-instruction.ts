@@ -1,0 +1,64 @@
+import type { Bitness, DecodedInstruction } from '@introd/x86';
+import type { CodeMapping } from './code-mapping.js';
+
+/** Where an instruction is looked for. */
+export interface InstructionKey {
+  /** Linear address. */
+  low: number;
+  high: number;
+  bitness: Bitness;
+  /** CR3 for user code; 0 for kernel code, which is the same in every address space. */
+  spaceLow: number;
+  spaceHigh: number;
+}
+
+/** A decoded instruction in the cache. */
+export class CachedInstruction {
+  next: CachedInstruction | undefined;
+  readonly low: number;
+  readonly high: number;
+  readonly bitness: Bitness;
+  readonly spaceLow: number;
+  readonly spaceHigh: number;
+
+  constructor(
+    readonly instruction: DecodedInstruction,
+    key: InstructionKey,
+    readonly frame: number,
+    /** Frame that holds its last bytes, when they lie on another page. */
+    readonly spillFrame: number,
+    /** The virtual pages that it was read through: one or two. */
+    readonly mappings: readonly CodeMapping[],
+    readonly bucket: number,
+    readonly slot: number,
+  ) {
+    this.low = key.low;
+    this.high = key.high;
+    this.bitness = key.bitness;
+    this.spaceLow = key.spaceLow;
+    this.spaceHigh = key.spaceHigh;
+  }
+
+  isFor(key: InstructionKey): boolean {
+    return (
+      this.low === key.low &&
+      this.high === key.high &&
+      this.bitness === key.bitness &&
+      this.spaceLow === key.spaceLow &&
+      this.spaceHigh === key.spaceHigh
+    );
+  }
+
+  /**
+   * Whether it begins on the page of an address, in an address space; kernel code is in every one.
+   * @param space CR3 without its flag bits, `cr3 >> 5n`; undefined for any
+   * @param va undefined for any
+   */
+  isIn(space: bigint | undefined, va: bigint | undefined): boolean {
+    const mine = ((BigInt(this.spaceHigh) << 32n) | BigInt(this.spaceLow)) >> 5n;
+    const kernel = mine === 0n;
+    const page = ((BigInt(this.high) << 32n) | BigInt(this.low)) >> 12n;
+    const inSpace = space === undefined || mine === space || (kernel && va !== undefined);
+    return inSpace && (va === undefined || BigInt.asUintN(64, va) >> 12n === page);
+  }
+}

@@ -1,0 +1,84 @@
+import { type Cr3, type Gva, PAGE_SIZE, u32Index, Verdict } from '@introd/abi';
+import { type Grants, NOBODY } from '../dispatch/grants.js';
+import type { TranslationEvent } from '../translation-hooks/translation-event.js';
+import type { TranslationHook } from '../translation-hooks/translation-hook.js';
+import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
+import type { CachedInstruction } from './cached-instruction.js';
+
+const INDEX = u32Index('index');
+
+/** A virtual page that cached instructions were read through; its translation is guarded while there are any. */
+export interface CodeMapping {
+  readonly hook: TranslationHook;
+  readonly instructions: Set<CachedInstruction>;
+}
+
+/**
+ * The translations of code pages. One is guarded *before* the code is read through it, so that between the decision about an
+ * instruction and its execution no other VCPU can put another page there: its write waits until the instruction is over.
+ */
+export class CodeMappings {
+  readonly #translations: TranslationHooks;
+  readonly #grants: Grants;
+  readonly #remapped: (mapping: CodeMapping) => void;
+  readonly #mappings = new Map<string, CodeMapping>();
+  /** Mappings without instructions, from whose pages a VCPU may yet execute. */
+  readonly #idle = new Set<CodeMapping>();
+
+  /** @param remapped called when another page is mapped, before any VCPU can execute from it */
+  constructor(translations: TranslationHooks, grants: Grants, remapped: (mapping: CodeMapping) => void) {
+    this.#translations = translations;
+    this.#grants = grants;
+    this.#remapped = remapped;
+  }
+
+  /** Guards the translation of the page of an address, unless it is. */
+  guard(cr3: Cr3, va: Gva): CodeMapping {
+    const page = BigInt.asUintN(64, va & ~0xfffn) as Gva;
+    const key = `${cr3} ${page}`;
+    const known = this.#mappings.get(key);
+    if (known !== undefined) {
+      return known;
+    }
+    for (const mapping of this.#idle) {
+      this.releaseUnused(mapping);
+    }
+    const hook = this.#translations.follow({
+      cr3,
+      va: page,
+      callback: (event) => this.#ask(event),
+      committed: (event) => {
+        if (event.oldGpa !== event.newGpa) {
+          this.#remapped(mapping);
+        }
+      },
+    });
+    const mapping: CodeMapping = { hook, instructions: new Set() };
+    this.#mappings.set(key, mapping);
+    return mapping;
+  }
+
+  /** A VCPU that was allowed to execute from the page may not have done so yet. */
+  #ask(event: TranslationEvent): void {
+    const { oldGpa, newGpa, vcpu } = event;
+    if (oldGpa !== undefined && oldGpa !== newGpa && vcpu !== undefined) {
+      if (this.#grants.executesFrom(oldGpa / PAGE_SIZE, vcpu.u32[INDEX]!)) {
+        event.verdict = Verdict.RETRY;
+      }
+    }
+  }
+
+  /** Gives up a mapping that no instruction needs; later, while a VCPU may yet execute what it was allowed to. */
+  releaseUnused(mapping: CodeMapping): void {
+    const { hook, instructions } = mapping;
+    if (instructions.size > 0 || hook.removed) {
+      this.#idle.delete(mapping);
+    } else if (hook.gpa !== undefined && this.#grants.executesFrom(hook.gpa / PAGE_SIZE, NOBODY)) {
+      this.#idle.add(mapping);
+    } else {
+      this.#idle.delete(mapping);
+      hook.remove();
+      this.#mappings.delete(`${hook.cr3} ${hook.va}`);
+    }
+  }
+}
