@@ -6,6 +6,7 @@ import {
   BLOCK_TSC_OFFSET,
   EXIT_KIND_MSR_WRITE,
   VCPU_APIC_BASE,
+  VCPU_CR0,
   VCPU_CSTAR,
   VCPU_EFER,
   VCPU_FS_BASE,
@@ -23,9 +24,8 @@ import {
 import { isPassed, msrExits, passedValue, registerExit } from './exits';
 import { cpl, cpu, general, RAX, RCX, RDX, setGeneral } from './state';
 import { flushTlb } from './tlb';
-import { isCanonicalForRegisters } from './mode';
+import { CR0_PG, EFER_LMA, EFER_LME, isCanonicalForRegisters } from './mode';
 
-const EFER_LMA: u64 = 0x400;
 /** SCE, LME, LMA, NXE. */
 const EFER_KNOWN: u64 = 0xd01;
 /** IA32_MISC_ENABLE with fast strings. */
@@ -106,7 +106,8 @@ function writeMsr(msr: u32, value: u64): void {
     if (msr == 0xc000_0080) {
       const old = load<u64>(cpu + VCPU_EFER);
       // LME cannot change while paging is on; LMA is not written (SDM vol. 3A, 2.2.1).
-      if (value & ~EFER_KNOWN || (value ^ old) & 0x100) return raiseProtection(0);
+      if (value & ~EFER_KNOWN) return raiseProtection(0);
+      if ((value ^ old) & EFER_LME && load<u64>(cpu + VCPU_CR0) & CR0_PG) return raiseProtection(0);
       value = (value & ~EFER_LMA) | (old & EFER_LMA);
       store<u64>(cpu + VCPU_EFER, value);
       flushTlb();
