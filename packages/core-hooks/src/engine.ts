@@ -16,6 +16,7 @@ import type { EptContext } from './dispatch/ept-context.js';
 import { Grants } from './dispatch/grants.js';
 import { ReadOverlay } from './dispatch/read-overlay.js';
 import { StorePlan } from './dispatch/store-plan.js';
+import { VectorState } from './dispatch/vector-state.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 import { CoreHooksError } from './error.js';
 import { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
@@ -187,6 +188,7 @@ export class Engine {
       this.#report(kind, message, cause);
     this.#registerHooks = new RegisterHooks({ port, counters, fallback: this.#fallback, report });
     const overlay = new ReadOverlay();
+    const vectors = new VectorState(port);
     this.#context = {
       port,
       hooks: pageHooks,
@@ -197,7 +199,8 @@ export class Engine {
       cache: this.#cache,
       grants,
       overlay,
-      plan: new StorePlan(port, this.#pages, this.translator, overlay),
+      plan: new StorePlan(port, this.#pages, this.translator, overlay, vectors),
+      vectors,
       counters,
       ledger: options.ledger,
       fallback: this.#fallback,

@@ -12,6 +12,7 @@ import type { Translator } from '../translation/translator.js';
 import type { Grants } from './grants.js';
 import type { ReadOverlay } from './read-overlay.js';
 import type { StorePlan } from './store-plan.js';
+import type { VectorState } from './vector-state.js';
 
 /** What those who answer an EPT violation need of the engine. */
 export interface EptContext {
@@ -24,6 +25,8 @@ export interface EptContext {
   readonly cache: InstructionCache;
   readonly grants: Grants;
   readonly plan: StorePlan;
+  /** Vector registers of the VCPU at hand. */
+  readonly vectors: VectorState;
   /** What read hooks want the guest to see at the exit at hand. */
   readonly overlay: ReadOverlay;
   readonly counters: EngineCounters;

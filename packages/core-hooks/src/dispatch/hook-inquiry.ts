@@ -67,6 +67,7 @@ export class HookInquiry {
   open(vcpu: VcpuRecord, index: number): void {
     this.vcpu = vcpu;
     this.index = index;
+    this.#context.vectors.open(vcpu);
     this.instruction = undefined;
     this.reset();
   }

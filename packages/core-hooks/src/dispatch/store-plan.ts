@@ -7,7 +7,7 @@ import { ACCESSED, DIRTY, loadEntry, oldLowAt, storeByte, storeOperand } from '.
 import { PageTableWrite } from './page-table-write.js';
 import type { ReadOverlay } from './read-overlay.js';
 import { Marks, markTables } from './table-marks.js';
-import { VectorState } from './vector-state.js';
+import type { VectorState } from './vector-state.js';
 
 const CR3 = u32Index('cr3');
 
@@ -79,10 +79,10 @@ export class StorePlan {
   #glaLow = 0;
   #glaHigh = 0;
 
-  constructor(port: FullPort, pages: PageCache, translator: Translator, overlay: ReadOverlay) {
+  constructor(port: FullPort, pages: PageCache, translator: Translator, overlay: ReadOverlay, vectors: VectorState) {
     this.#overlay = overlay;
     this.#port = port;
-    this.#vectors = new VectorState(port);
+    this.#vectors = vectors;
     this.#pages = pages;
     this.#translator = translator;
   }
@@ -115,7 +115,6 @@ export class StorePlan {
     if (source.kind === SourceKind.MEMORY && !this.#readSource(vcpu, list, source.operand, size)) {
       return;
     }
-    this.#vectors.open(vcpu);
     const offset = this.gpa & 7;
     if (size > 8 || this.secondGpa >= 0 || offset + size > 8) {
       this.#planNative(instruction, vcpu, size);
