@@ -393,7 +393,7 @@ describe('a page-table write', () => {
     expect(guest.engine.counters.emulationConflicts).toBe(1);
   });
 
-  it('of 32 bytes of a vector register is judged by value while XCR0 has AVX; of what no area tells it is blocked', () => {
+  it('of 32 bytes of a vector register is judged by value while XCR0 has AVX; of what no area tells it is blocked [P12.9]', () => {
     for (const [hex, xcr0, offset, answer] of [
       ['c5 fe 7f 0b', 7n, 24, 'asked'], // vmovdqu [rbx], ymm1
       ['c5 fe 7f 0b', 3n, 24, 'unknown'],

@@ -400,7 +400,7 @@ describe('a page-table write by', () => {
   });
 
   for (const [name, hex] of VECTOR_STORES) {
-    it(`${name} over the entry is judged by the value that it brings, as a whole and half by half`, () => {
+    it(`${name} over the entry is judged by the value that it brings, as a whole and half by half [P12.9]`, () => {
       // Each puts RDX into XMM1; it lies in both halves.
       const unaligned = [
         [ENTRY, ENTRY - 4],

@@ -99,7 +99,12 @@ export class HookInquiry {
   /** Makes a list of every address that the instruction at RIP touches. */
   list(instruction: DecodedInstruction): void {
     this.instruction = instruction;
-    accessedAddresses(instruction, this.vcpu, this.#list);
+    const list = this.#list;
+    accessedAddresses(instruction, this.vcpu, list);
+    for (let operand = 0; operand < list.count; operand++) {
+      // The length of an XSAVE area depends on XCR0.
+      list.size[operand] ||= this.#context.vectors.areaSize();
+    }
   }
 
   /** Frame of the access that the hardware reported. */
@@ -126,7 +131,7 @@ export class HookInquiry {
       unexplained = this.#askOperands(DATA, unexplained);
     }
     if (unexplained !== 0) {
-      // Segment loads read and mark descriptors, XSAVE areas have no fixed size: no operand tells of them.
+      // Segment loads read and mark descriptors: no operand tells of them.
       this.#operand = NO_OPERAND;
       this.askHardware(unexplained);
     }
