@@ -28,6 +28,7 @@ import { IntegrityRegions } from './integrity/integrity-regions.js';
 import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
+import { PendingCommits } from './page-hooks/pending-commits.js';
 import { type EngineChanges, EntryHooks } from './page-table-hooks/entry-hooks.js';
 import type { BreakpointHooks, VmcallHooks } from './register-hooks/call-hooks.js';
 import type { CrHooks } from './register-hooks/cr-hooks.js';
@@ -121,6 +122,7 @@ export class Engine {
   readonly #cache: InstructionCache;
   readonly #registerHooks: RegisterHooks;
   readonly #pages: PageCache;
+  readonly #pending = new PendingCommits();
   readonly #fallback: Verdict;
   readonly #stages: ReplyStage[] = [];
   readonly #problemListeners: ((problem: EngineProblem) => void)[] = [];
@@ -161,7 +163,7 @@ export class Engine {
     this.#rights = new PageRights(port, counters, (cause) =>
       this.#report('rights', 'the backend refused a change of page rights', cause),
     );
-    const pageHooks = new PageHooks(this.#rights);
+    const pageHooks = new PageHooks(this.#rights, this.#pending);
     const grants = new Grants(port, records.slice(0, port.vcpuCount));
     this.#cache = new InstructionCache(
       this.#pages,
@@ -171,7 +173,7 @@ export class Engine {
       grants,
       options.toctou ?? true,
     );
-    const pageTable = new EntryHooks(pageHooks, this.#pages, (cause) => {
+    const pageTable = new EntryHooks(pageHooks, this.#pages, this.#pending, (cause) => {
       this.#report('callback', 'the callback of a page-table hook threw', cause);
       return this.#fallback;
     });
@@ -207,8 +209,8 @@ export class Engine {
       addressSpaces: everyAddressSpace,
       report,
     };
-    const translation = new TranslationHooks(this.#context);
-    translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, translation);
+    const translation = new TranslationHooks(this.#context, this.#pending);
+    translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, this.#pending, translation);
     this.#cache.guardTranslations(translation);
     const virtual = new VirtualHooks(pageHooks, translation, this.#pages, this.#context);
     const { msr, descriptorTable, cr, xcr, breakpoint, vmcall, injected, tick } = this.#registerHooks;
@@ -411,9 +413,12 @@ export class Engine {
   }
 
   #commitRemovals(): void {
-    this.hooks.translation.commitRemovals();
-    this.hooks.pageTable.commitRemovals();
-    this.hooks.page.commitRemovals();
+    if (this.#pending.any) {
+      this.#pending.any = false;
+      this.hooks.translation.commitRemovals();
+      this.hooks.pageTable.commitRemovals();
+      this.hooks.page.commitRemovals();
+    }
     this.#registerHooks.commitRemovals();
   }
 

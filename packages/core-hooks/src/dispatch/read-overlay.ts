@@ -14,7 +14,10 @@ export class ReadOverlay {
   }
 
   reset(): void {
-    this.#patches.length = 0;
+    // Setting the length of an array is slow, and nearly every exit has no patches.
+    if (this.#patches.length > 0) {
+      this.#patches.length = 0;
+    }
   }
 
   /** Adds bytes, cut to an access; they are copied. @returns false when they lie outside of it */

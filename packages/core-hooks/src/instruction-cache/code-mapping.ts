@@ -21,7 +21,8 @@ export class CodeMappings {
   readonly #translations: TranslationHooks;
   readonly #grants: Grants;
   readonly #remapped: (mapping: CodeMapping) => void;
-  readonly #mappings = new Map<string, CodeMapping>();
+  /** Lists of few, by a number made of address space and page. */
+  readonly #mappings = new Map<number, readonly CodeMapping[]>();
   /** Mappings without instructions, from whose pages a VCPU may yet execute. */
   readonly #idle = new Set<CodeMapping>();
 
@@ -35,8 +36,9 @@ export class CodeMappings {
   /** Guards the translation of the page of an address, unless it is. */
   guard(cr3: Cr3, va: Gva): CodeMapping {
     const page = BigInt.asUintN(64, va & ~0xfffn) as Gva;
-    const key = `${cr3} ${page}`;
-    const known = this.#mappings.get(key);
+    const number = numberOf(cr3, page);
+    const alike = this.#mappings.get(number) ?? [];
+    const known = alike.find(({ hook }) => hook.va === page && hook.cr3 === cr3);
     if (known !== undefined) {
       return known;
     }
@@ -54,7 +56,7 @@ export class CodeMappings {
       },
     });
     const mapping: CodeMapping = { hook, instructions: new Set() };
-    this.#mappings.set(key, mapping);
+    this.#mappings.set(number, [...(this.#mappings.get(number) ?? []), mapping]);
     return mapping;
   }
 
@@ -78,7 +80,22 @@ export class CodeMappings {
     } else {
       this.#idle.delete(mapping);
       hook.remove();
-      this.#mappings.delete(`${hook.cr3} ${hook.va}`);
+      this.#forget(mapping);
     }
   }
+
+  #forget(mapping: CodeMapping): void {
+    const number = numberOf(mapping.hook.cr3, mapping.hook.va);
+    const left = this.#mappings.get(number)?.filter((other) => other !== mapping) ?? [];
+    if (left.length === 0) {
+      this.#mappings.delete(number);
+    } else {
+      this.#mappings.set(number, left);
+    }
+  }
+}
+
+/** Spreads pages of address spaces; two may have one number. */
+function numberOf(cr3: Cr3, page: Gva): number {
+  return Number(BigInt.asUintN(48, (page >> 12n) ^ (cr3 << 8n)));
 }

@@ -3,6 +3,7 @@ import type { AccessEvent } from '../dispatch/access-event.js';
 import { CoreHooksError } from '../error.js';
 import { FrameTable } from './frame-table.js';
 import type { PageRights } from './page-rights.js';
+import type { PendingCommits } from './pending-commits.js';
 
 /** What to hook. */
 export interface PageHookOptions {
@@ -161,12 +162,14 @@ export class HookedPage {
  */
 export class PageHooks {
   readonly #rights: PageRights;
+  readonly #pending: PendingCommits;
   readonly #pages = new FrameTable<HookedPage>();
   #removed: PageHook[] = [];
 
   /** @internal */
-  constructor(rights: PageRights) {
+  constructor(rights: PageRights, pending: PendingCommits) {
     this.#rights = rights;
+    this.#pending = pending;
   }
 
   /**
@@ -242,6 +245,7 @@ export class PageHooks {
 
   /** @internal */
   enqueueRemoval(hook: PageHook): void {
+    this.#pending.any = true;
     this.#removed.push(hook);
   }
 

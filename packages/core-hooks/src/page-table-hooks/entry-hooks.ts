@@ -4,6 +4,7 @@ import { mapsTheSame } from '../dispatch/page-table-entry.js';
 import { CoreHooksError } from '../error.js';
 import { FrameTable } from '../page-hooks/frame-table.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
+import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import type { PageCache } from '../translation/page-cache.js';
 import { readEntry } from './entry-read.js';
 import { EntryWriteEvent } from './entry-write-event.js';
@@ -78,6 +79,7 @@ export type EngineChanges = readonly EngineChange[];
 export class EntryHooks {
   readonly #pageHooks: PageHooks;
   readonly #pages: PageCache;
+  readonly #pending: PendingCommits;
   readonly #failed: (cause: unknown) => Verdict;
   /** The tables that lie in a frame: nearly always one. */
   readonly #tables = new FrameTable<readonly TablePage[]>();
@@ -85,7 +87,8 @@ export class EntryHooks {
   #removed: EntryHook[] = [];
 
   /** @internal @param failed tells of a callback that threw, and says what its verdict is */
-  constructor(pageHooks: PageHooks, pages: PageCache, failed: (cause: unknown) => Verdict) {
+  constructor(pageHooks: PageHooks, pages: PageCache, pending: PendingCommits, failed: (cause: unknown) => Verdict) {
+    this.#pending = pending;
     this.#pageHooks = pageHooks;
     this.#pages = pages;
     this.#failed = failed;
@@ -252,6 +255,7 @@ export class EntryHooks {
 
   /** @internal */
   enqueueRemoval(hook: EntryHook): void {
+    this.#pending.any = true;
     this.#removed.push(hook);
   }
 

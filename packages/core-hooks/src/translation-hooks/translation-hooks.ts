@@ -4,6 +4,7 @@ import { changesMapping } from '../dispatch/page-table-entry.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
 import { removeChain } from '../page-hooks/page-hooks.js';
+import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import type { EntryWriteEvent } from '../page-table-hooks/entry-write-event.js';
 import {
   entrySizeOf,
@@ -55,6 +56,7 @@ interface Told {
  */
 export class TranslationHooks implements EntryFollower {
   readonly #context: TranslationHooksContext;
+  readonly #pending: PendingCommits;
   readonly #hooks = new Set<TranslationHook>();
   /** @internal Set by the engine, right after it made this. */
   entries!: WatchedEntries;
@@ -71,8 +73,9 @@ export class TranslationHooks implements EntryFollower {
   #path: WatchedEntry[] = [];
 
   /** @internal */
-  constructor(context: TranslationHooksContext) {
+  constructor(context: TranslationHooksContext, pending: PendingCommits) {
     this.#context = context;
+    this.#pending = pending;
   }
 
   /**
@@ -350,8 +353,13 @@ export class TranslationHooks implements EntryFollower {
    * @internal Before each reply, and before the engine waits.
    */
   settle(): void {
-    for (const entry of this.entries.takeSettled()) {
-      this.#compare(entry);
+    if (this.entries.hasUncertain) {
+      for (const entry of this.entries.takeSettled()) {
+        this.#compare(entry);
+      }
+    }
+    if (this.#incomplete.size === 0) {
+      return;
     }
     for (const hook of this.#incomplete) {
       if (hook.removed) {
@@ -372,6 +380,9 @@ export class TranslationHooks implements EntryFollower {
    * @internal At each tick.
    */
   check(): void {
+    if (this.entries.size === 0) {
+      return;
+    }
     for (const entry of Array.from(this.entries.all())) {
       if (!entry.uncertain && this.#compare(entry)) {
         this.#context.report(
@@ -416,20 +427,23 @@ export class TranslationHooks implements EntryFollower {
 
   /** @internal */
   enqueueRemoval(hook: TranslationHook): void {
+    this.#pending.any = true;
     this.#removed.push(hook);
   }
 
   /** Gives up the ways of removed hooks. @internal */
   commitRemovals(): void {
-    for (let at = 0; at < this.#removed.length; at++) {
-      const hook = this.#removed[at]!;
-      this.#hooks.delete(hook);
-      for (const entry of hook.path) {
-        this.entries.leave(entry, hook);
+    if (this.#removed.length > 0) {
+      const removed = this.#removed;
+      this.#removed = [];
+      for (const hook of removed) {
+        this.#hooks.delete(hook);
+        for (const entry of hook.path) {
+          this.entries.leave(entry, hook);
+        }
+        hook.path = [];
       }
-      hook.path = [];
     }
-    this.#removed.length = 0;
     this.entries.commitRemovals();
   }
 

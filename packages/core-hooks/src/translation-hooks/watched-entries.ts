@@ -3,6 +3,7 @@ import type { Grants } from '../dispatch/grants.js';
 import { NOBODY } from '../dispatch/grants.js';
 import { FrameTable } from '../page-hooks/frame-table.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
+import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import type { EntryHook, EntryHooks } from '../page-table-hooks/entry-hooks.js';
 import { type EntryValue, readEntry } from '../page-table-hooks/entry-read.js';
 import type { EntryWriteEvent } from '../page-table-hooks/entry-write-event.js';
@@ -41,12 +42,21 @@ export class WatchedEntries {
   readonly #pageHooks: PageHooks;
   readonly #pages: PageCache;
   readonly #grants: Grants;
+  readonly #pending: PendingCommits;
   readonly #follower: EntryFollower;
   readonly #entries = new FrameTable<WatchedEntry>();
   readonly #unused = new Set<WatchedEntry>();
   #uncertain: WatchedEntry[] = [];
 
-  constructor(hooks: EntryHooks, pageHooks: PageHooks, pages: PageCache, grants: Grants, follower: EntryFollower) {
+  constructor(
+    hooks: EntryHooks,
+    pageHooks: PageHooks,
+    pages: PageCache,
+    grants: Grants,
+    pending: PendingCommits,
+    follower: EntryFollower,
+  ) {
+    this.#pending = pending;
     this.#hooks = hooks;
     this.#pageHooks = pageHooks;
     this.#pages = pages;
@@ -102,7 +112,7 @@ export class WatchedEntries {
       this.doubt(entry);
     }
     this.#entries.set(keyOf(gpa, entrySize), entry);
-    this.#unused.add(entry);
+    this.#noteUnused(entry);
     return entry;
   }
 
@@ -113,8 +123,13 @@ export class WatchedEntries {
   leave(entry: WatchedEntry, hook: TranslationHook): void {
     entry.users.delete(hook);
     if (entry.users.size === 0) {
-      this.#unused.add(entry);
+      this.#noteUnused(entry);
     }
+  }
+
+  #noteUnused(entry: WatchedEntry): void {
+    this.#unused.add(entry);
+    this.#pending.any = true;
   }
 
   /** Makes the rights that hooks asked for effective. */
@@ -130,11 +145,13 @@ export class WatchedEntries {
     }
   }
 
+  /** Whether some entry is to be compared with memory. */
+  get hasUncertain(): boolean {
+    return this.#uncertain.length > 0;
+  }
+
   /** The entries to be compared with memory now; they are certain from here on. */
   takeSettled(): readonly WatchedEntry[] {
-    if (this.#uncertain.length === 0) {
-      return this.#uncertain;
-    }
     const settled: WatchedEntry[] = [];
     const open: WatchedEntry[] = [];
     for (const entry of this.#uncertain) {

@@ -182,6 +182,9 @@ export class VirtualHooks {
 
   /** Tries again what the backend refused. @internal Before each reply. */
   settle(): void {
+    if (this.#refused.size === 0) {
+      return;
+    }
     for (const hook of this.#refused) {
       if (hook.removed || hook.armed !== undefined || hook.translation.gpa === undefined) {
         this.#refused.delete(hook);
