@@ -142,10 +142,8 @@ const NOT_COVERED: readonly { readonly reason: string; readonly forms: RegExp }[
   { reason: 'there are no descriptor tables: a selector is judged by its value', forms: /^Mov_Sreg_/ },
   { reason: 'x87 and control registers of SSE are not kept', forms: /^(Fn?st[cs]w|Ldmxcsr|Stmxcsr|state-area)/ },
   {
-    reason:
-      'of the vector instructions only moves, logic and unpacking are known, and bytes that are added and compared',
-    forms:
-      /^(Unpck[lh]p|Ps[rl][lar]|Pshuf|Shufp|Palignr|Movmskp|Pinsrw|Pextrw|Movddup|Movntdqa|Maskmov|Packs|Packus|Pcmpgt|Pcmpeq[wd]|Padd[wdqus]|Psub[wdqus]|Pmul|Pmin|Pmax|Pavg|Pmadd|Psadbw|Movs[lh]dup|Pabs)/,
+    reason: 'of the vector instructions those that decoders of payloads have use of are known',
+    forms: /^(Shufp|Palignr|Movmskp|Pinsrw|Pextrw|Movddup|Maskmov|Packs|Packus|Pmuludq|Pmadd|Psadbw|Movs[lh]dup|Pabs)/,
   },
 ];
 

@@ -278,6 +278,58 @@ describe('what each flag is raised by, and not by', () => {
   });
 });
 
+describe('vector instructions that no recorded vector has', () => {
+  /** An XMM register as the manuals print it, highest byte first, in halves. */
+  const xmm = (...values: readonly string[]): BigUint64Array => {
+    const halves = new BigUint64Array(32);
+    values.forEach((text, register) => {
+      halves[2 * register] = BigInt(`0x${text.slice(16)}`);
+      halves[2 * register + 1] = BigInt(`0x${text.slice(0, 16)}`);
+    });
+    return halves;
+  };
+  const shown = (result: ShellcodeResult, register: number): string =>
+    [1, 0].map((half) => (result.xmm[2 * register + half] as bigint).toString(16).padStart(16, '0')).join('');
+
+  // Intel, "Advanced Encryption Standard (AES) New Instructions Set", examples of each instruction.
+  const state = '7b5b54657374566563746f725d53475d';
+  const key = '48692853686179295b477565726f6e5d';
+  test.each([
+    ['AESENC', '66 0f 38 dc c1', 'a8311c2f9fdba3c58b104b58ded7e595'],
+    ['AESENCLAST', '66 0f 38 dd c1', 'c7fb881e938c5964177ec42553fdc611'],
+    ['AESDEC', '66 0f 38 de c1', '138ac342faea2787b58eb95eb730392a'],
+    ['AESDECLAST', '66 0f 38 df c1', 'c5a391ef6b317f95d410637b72a593d0'],
+    ['AESIMC', '66 0f 38 db c0', '627a6f6644b109c82b18330a81c3b3e5'],
+  ])('%s', (_name, code, expected) => {
+    const result = run(64, code, { xmm: xmm(state, key) });
+    expect(result.status).toBe('halted');
+    expect(shown(result, 0)).toBe(expected);
+  });
+
+  test('AVX: a decoder of 32 bytes at a time, which keeps the upper halves until VEX.128 clears them', () => {
+    // mov al, 5ah; vmovd xmm1, eax; vpbroadcastb ymm1, xmm1; vpxor ymm0, ymm1, [rsp]; vmovdqu [rsp], ymm0
+    const code = 'b0 5a c5 f9 6e c8 c4 e2 7d 78 c9 c5 f5 ef 04 24 c5 fe 7f 04 24';
+    const result = run(64, code);
+    expect(result.status).toBe('halted');
+    expect([...result.stack.subarray(0x1000, 0x1020)]).toEqual(Array.from({ length: 32 }, () => 0x5a));
+    // vpxor xmm0, xmm1, xmm1; vmovdqu [rsp], ymm0
+    const cleared = run(64, `${code} c5 f1 ef c1 c5 fe 7f 04 24`);
+    expect([...cleared.stack.subarray(0x1000, 0x1020)]).toEqual(Array.from({ length: 32 }, () => 0));
+  });
+
+  test('MMX: unpacking with a value of 4 bytes, and a move to memory', () => {
+    // mov dword [rsp], 44332211h; pxor mm0, mm0; punpcklbw mm0, [rsp]; movq [rsp+8], mm0
+    const result = run(64, 'c7 04 24 11 22 33 44 0f ef c0 0f 60 04 24 0f 7f 44 24 08');
+    expect(result.status).toBe('halted');
+    expect([...result.stack.subarray(0x1008, 0x1010)]).toEqual([0, 0x11, 0, 0x22, 0, 0x33, 0, 0x44]);
+  });
+
+  test('an aligned move of an odd address faults, an unaligned one does not', () => {
+    expect(run(64, '0f 28 44 24 08 90')).toMatchObject({ status: 'halted', rip: CODE });
+    expect(run(64, '0f 10 44 24 08 90')).toMatchObject({ status: 'halted', rip: CODE + 6n });
+  });
+});
+
 describe('how an emulation ends', () => {
   test.each([
     ['memory-outside', 64, 'b8 00 00 fd 7f 67 c7 00 00 00 00 00', CODE + 5n],
@@ -335,6 +387,14 @@ describe('how an emulation ends', () => {
     const result = run(64, '65 48 8b 04 25 30 00 00 00'); // mov rax, gs:[30h]
     expect(result).toMatchObject({ status: 'halted', flags: 0 });
     expect(result.registers.rax).toBe(TIB);
+  });
+
+  test('32-bit code with 16-bit addresses reads where they wrap to', () => {
+    // mov ebx, 1fff0h; mov si, 1020h; mov eax, [bx+si-10h]: FFF0h + 1020h - 10h wraps to 1000h
+    const low = { codeBase: 0x1000n, stackBase: 0x8000n };
+    const result = run(32, 'bb f0 ff 01 00 66 be 20 10 67 8b 40 f0', low);
+    expect(result.status).toBe('halted');
+    expect(result.registers.rax).toBe(0x01_fff0_bbn & 0xffff_ffffn);
   });
 
   test('code that lies on the stack sees its own stores through both', () => {

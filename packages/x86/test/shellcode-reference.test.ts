@@ -62,7 +62,8 @@ function parse(text: string): Expected {
     } else if (line.startsWith('Emulation terminated')) end = line;
     else {
       for (const [, name, value] of line.matchAll(/(\w+)\s*= (0x\w+)/g)) {
-        registers.set((name as string).toLowerCase(), BigInt(value as string));
+        const register = (name as string).toLowerCase();
+        if (/^r(\w[xpi]|\d+|ip|flags)$/.test(register)) registers.set(register, BigInt(value as string));
       }
     }
   }

@@ -25,6 +25,8 @@ const POINTER = 3;
 const UNARY = [2, 3, 4, 5] as const;
 /** Opcodes of OR, AND and XOR, which leave AF undefined. */
 const LOGIC = new Set([0x08, 0x20, 0x30]);
+/** MOVS, CMPS, STOS, LODS and SCAS, each for bytes and for 4 bytes. */
+const STRINGS = [0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf];
 /** CMP ECX, EDX: defines all flags. */
 const DEFINE_FLAGS = [0x39, 0xd1];
 
@@ -107,6 +109,27 @@ const KINDS: readonly ((operands: Operands, chosen: Choice, bitness: 32 | 64) =>
   (_o, c) => [[0x0f, 0x90 | (c[3] & 15), 0xc0 | (USED[c[2] % 3] as number)]],
   (_o, c) => [[0x50 | (USED[c[3] % USED.length] as number), 0x58 | (USED[c[2] % USED.length] as number)]],
   (_o, c) => [[[0xf8, 0xf9, 0xf5, 0x98, 0x99, 0x9f, 0x9e, 0x9c][c[3] & 7] as number]],
+  (o, c) => [[...o.instruction([0x0f, 0xa4 | (c[3] & 8)], undefined, true), c[4] & 15], true],
+  // A string instruction between two places of the memory, repeated or not: LEA of both pointers, a count, the instruction.
+  (_o, c) => [
+    [
+      0x8d,
+      0x73,
+      c[2] & 0x7f,
+      0x8d,
+      0x7b,
+      c[3] & 0x7f,
+      0xb9,
+      c[4] & 15,
+      0,
+      0,
+      0,
+      ...([[], [0xf3], [0xf2]][c[1] % 3] as number[]),
+      STRINGS[c[4] % STRINGS.length] as number,
+    ],
+  ],
+  // A frame, with a copy of the outer one at times, and back.
+  (_o, c) => [[0xc8, c[2] & 0x38, 0, c[3] & 1, 0xc9]],
   // A jump over one byte, which is a NOP.
   (_o, c) => [[0x70 | (c[3] & 15), 0x01, 0x90]],
   (_o, c) => [

@@ -88,10 +88,11 @@ function farTransfer(m: Emulation, i: EmulatedInstruction): void {
 }
 
 /** RETF and IRET: the selector lies above the instruction pointer. */
-function returnFar(words: number): Handler {
+function returnFar(words: 'pointer' | 'frame'): Handler {
   return (m, i) => {
     const { size } = i;
-    const bytes = new Uint8Array(size * words);
+    // In 64-bit mode an interrupt frame has RSP and SS in any case (SDM vol. 3A, 6.14.3).
+    const bytes = new Uint8Array(size * (words === 'pointer' ? 2 : m.wide ? 5 : 3));
     m.stackAddress(0);
     m.memory.loadBytes(m.addressLow, m.addressHigh, bytes, i);
     endFarTransfer(m, bytes[size]! | (bytes[size + 1]! << 8));
@@ -122,9 +123,6 @@ const conditionalJumps = [
   Mnemonic.Js,
 ];
 
-/** Words of an IRET frame within a privilege level: RIP, CS, RFLAGS; in 64-bit mode RSP and SS as well. */
-const RETURN_WORDS = 3;
-
 /** What changes RIP. */
 export const controlFlowHandlers = new Map<Mnemonic, Handler>([
   ...conditionalJumps.map((mnemonic): [Mnemonic, Handler] => [mnemonic, jumpConditional]),
@@ -137,8 +135,8 @@ export const controlFlowHandlers = new Map<Mnemonic, Handler>([
   [Mnemonic.Jmp, jump],
   [Mnemonic.Call, call],
   [Mnemonic.Ret, returnNear],
-  [Mnemonic.Retf, returnFar(2)],
-  [Mnemonic.Iret, returnFar(RETURN_WORDS)],
-  [Mnemonic.Iretd, returnFar(RETURN_WORDS)],
-  [Mnemonic.Iretq, returnFar(RETURN_WORDS)],
+  [Mnemonic.Retf, returnFar('pointer')],
+  [Mnemonic.Iret, returnFar('frame')],
+  [Mnemonic.Iretd, returnFar('frame')],
+  [Mnemonic.Iretq, returnFar('frame')],
 ]);

@@ -13,6 +13,7 @@ import {
   type ShellcodeTraceStep,
 } from './options.js';
 import { ShellcodeFlag, type ShellcodeStatus } from './shellcode-flags.js';
+import { VECTOR_SIZE } from './vector-operands.js';
 
 const WORD = 0x1_0000_0000;
 const RSP = 4;
@@ -76,7 +77,9 @@ function initialise(m: Emulation, options: ShellcodeOptions): void {
   m.rflags = Number(BigInt.asUintN(32, options.rflags ?? INITIAL_FLAGS)) | 0;
   if (options.xmm !== undefined) {
     const bytes = new Uint8Array(options.xmm.buffer, options.xmm.byteOffset, options.xmm.byteLength);
-    m.xmm.set(bytes.subarray(0, m.xmm.length));
+    for (let register = 0; register < 16; register++) {
+      m.vectors.set(bytes.subarray(16 * register, 16 * register + 16), VECTOR_SIZE * register);
+    }
   }
   const rip = BigInt.asUintN(options.bitness, options.rip ?? options.codeBase);
   m.jump(Number(rip & 0xffff_ffffn), Number(rip >> 32n));
@@ -173,7 +176,7 @@ class Run {
       registers,
       rflags: BigInt(m.rflags >>> 0),
       rip: wide(m.ripLow, m.ripHigh),
-      xmm: new BigUint64Array(m.xmm.slice().buffer),
+      xmm: lowHalves(m.vectors),
       steps: m.steps,
       uniqueAddresses: this.#unique,
       nops: this.#nops,
@@ -228,6 +231,12 @@ class TraceStep implements ShellcodeTraceStep {
     const index = GENERAL_REGISTERS.indexOf(name);
     return wide(this.#m.general[2 * index]!, this.#m.general[2 * index + 1]!);
   }
+}
+
+/** The XMM registers of the YMM registers. */
+function lowHalves(vectors: Uint8Array): BigUint64Array {
+  const all = new BigUint64Array(vectors.slice().buffer);
+  return all.filter((_, index) => index % 4 < 2);
 }
 
 function wide(low: number, high: number): bigint {

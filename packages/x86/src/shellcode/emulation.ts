@@ -4,6 +4,7 @@ import { type EmulatedInstruction, NO_REGISTER, type Operand, OperandKind } from
 import { EmulatedMemory } from './memory.js';
 import type { ShellcodeOptions } from './options.js';
 import type { ShellcodeStatus } from './shellcode-flags.js';
+import { VECTOR_SIZE } from './vector-operands.js';
 
 const WORD = 0x1_0000_0000;
 const RSP = 4;
@@ -18,8 +19,8 @@ const SELECTOR_LIMIT = 0x80;
 export class Emulation {
   /** General registers: low and high halves in turn. */
   readonly general = new Uint32Array(32);
-  /** XMM registers, 16 bytes each. */
-  readonly xmm = new Uint8Array(16 * 16);
+  /** YMM registers, whose low halves are the XMM registers. */
+  readonly vectors = new Uint8Array(16 * VECTOR_SIZE);
   readonly mmx = new Uint8Array(8 * 8);
   readonly selectors = new Uint16Array(6);
   /** Segment bases in halves. */

@@ -1,4 +1,5 @@
 import { type Instruction, Mnemonic } from '../decoder.js';
+import { aesHandlers } from './aes-instructions.js';
 import { arithmeticHandlers } from './arithmetic-instructions.js';
 import { bitFieldHandlers } from './bit-field-instructions.js';
 import { bitHandlers } from './bit-instructions.js';
@@ -11,9 +12,11 @@ import { stackHandlers } from './stack-instructions.js';
 import { stringHandlers } from './string-instructions.js';
 import { systemHandlers } from './system.js';
 import { moveDouble, vectorHandlers } from './vector-instructions.js';
+import { laneHandlers } from './vector-lanes.js';
 import { x87Handlers } from './x87.js';
 
 const handlers = new Map<Mnemonic, Handler>([
+  ...aesHandlers,
   ...arithmeticHandlers,
   ...bitFieldHandlers,
   ...bitHandlers,
@@ -24,6 +27,7 @@ const handlers = new Map<Mnemonic, Handler>([
   ...stackHandlers,
   ...stringHandlers,
   ...systemHandlers,
+  ...laneHandlers,
   ...vectorHandlers,
   ...x87Handlers,
 ]);

@@ -9,7 +9,8 @@ export const OperandKind = {
   IMMEDIATE: 3,
   MEMORY: 4,
   SEGMENT: 5,
-  XMM: 6,
+  /** XMM or YMM. */
+  VECTOR: 6,
   MMX: 7,
   CONTROL: 8,
   /** A register that the emulation does not keep. */
@@ -77,7 +78,8 @@ export interface EmulatedInstruction {
   /** Condition code, as in the low four bits of Jcc. */
   readonly condition: number;
   readonly repeat: number;
-  readonly lock: boolean;
+  /** Encoded with a VEX prefix. */
+  readonly vex: boolean;
   /** What is read from memory goes into a general or vector register or other memory: it is kept, not only looked at. */
   readonly keepsLoad: boolean;
   readonly nop: boolean;

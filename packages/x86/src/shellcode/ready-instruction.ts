@@ -5,6 +5,7 @@ import {
   CpuidFeature,
   type DecodeFailure,
   decodeInto,
+  EncodingKind,
   emptyInstruction,
   type Instruction,
   MemorySizeExt,
@@ -188,7 +189,7 @@ export function makeReady(bytes: Uint8Array, bitness: 32 | 64): EmulatedInstruct
     far: FAR.has(scratch.code),
     condition: CONDITIONS[scratch.conditionCode] ?? 0,
     repeat: repeatOf(scratch),
-    lock: scratch.hasLockPrefix,
+    vex: scratch.encoding === EncodingKind.VEX,
     keepsLoad: keepsLoad(mnemonic, first, second),
     nop: mnemonic === Mnemonic.Nop,
     nulls: bytes[0] === 0 && bytes[1] === 0,
@@ -196,7 +197,9 @@ export function makeReady(bytes: Uint8Array, bitness: 32 | 64): EmulatedInstruct
 }
 
 function executorOf(instruction: Instruction): EmulatedInstruction['execute'] {
-  if (PORT_ACCESS.has(instruction.mnemonic)) return unknownInstruction;
+  // Masks, broadcasts and rounding of EVEX are not known, and nothing of what else there is.
+  const known = instruction.encoding === EncodingKind.Legacy || instruction.encoding === EncodingKind.VEX;
+  if (!known || PORT_ACCESS.has(instruction.mnemonic)) return unknownInstruction;
   if (instruction.isPrivileged) return needsRing0(handlerOf(instruction));
   const handler = handlerOf(instruction);
   if (handler !== undefined) return handler;
@@ -246,7 +249,7 @@ function registerOperand(register: Register): Operand {
     return make(OperandKind.GENERAL, RegisterExt.number(RegisterExt.fullRegister(register)));
   }
   if (RegisterExt.isSegmentRegister(register)) return make(OperandKind.SEGMENT, number, 2);
-  if (RegisterExt.isXMM(register) && number < 16) return make(OperandKind.XMM);
+  if ((RegisterExt.isXMM(register) || RegisterExt.isYMM(register)) && number < 16) return make(OperandKind.VECTOR);
   if (RegisterExt.isMM(register)) return make(OperandKind.MMX);
   if (RegisterExt.isCR(register)) return make(OperandKind.CONTROL);
   return make(OperandKind.OTHER);
