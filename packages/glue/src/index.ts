@@ -1,6 +1,6 @@
 export { Account, type AccountKind, type AccountLine, accounting, Ledger, type LedgerOptions } from './accounting.js';
 export { GlueError, type GlueErrorCode } from './error.js';
-export { checkInjectedEvent } from './injected-event.js';
+export { checkInjectedEvent, hasErrorCode } from './injected-event.js';
 export {
   type Capability,
   type ExitsCapability,

@@ -8,6 +8,11 @@ const HIGHEST_ERROR_CODE = 0xffff;
 /** Vectors that push an error code, a bit each: DF, TS, NP, SS, GP, PF, AC, CP (SDM vol. 3A, table 6-1). */
 const WITH_ERROR_CODE = [8, 10, 11, 12, 13, 14, 17, 21].reduce((bits, vector) => bits | (1 << vector), 0);
 
+/** Whether an exception pushes an error code. */
+export function hasErrorCode(vector: number): boolean {
+  return (WITH_ERROR_CODE & (1 << vector)) !== 0;
+}
+
 /**
  * What every backend checks of an exception to be injected, so that none delivers another one instead: a vector of
  * 0..31, and an error code (16 bits) exactly when that exception has one.
@@ -19,7 +24,7 @@ export function checkInjectedEvent(vector: number, errorCode: number): void {
       hint: `vectors of exceptions are 0 to ${HIGHEST_EXCEPTION}`,
     });
   }
-  if ((WITH_ERROR_CODE & (1 << vector)) === 0) {
+  if (!hasErrorCode(vector)) {
     if (errorCode === NO_ERROR_CODE) return;
     throw new GlueError('ERR_GLUE_BAD_EVENT', `the exception ${vector} has no error code, not ${errorCode}`, {
       hint: 'pass NO_ERROR_CODE',

@@ -7,6 +7,8 @@ import { resetExits, switchExit } from './exits';
 import { clearFault, fault, powerOffCode, resetFault, shutdownReason } from './fault';
 import {
   BLOCK_EXIT_STATE,
+  BLOCK_HELD_UNTIL,
+  BLOCK_INJECT_LOSES,
   BLOCK_INJECT_PENDING,
   BLOCK_SINGLE_STEP,
   BLOCK_SKIP_NEXT,
@@ -15,10 +17,11 @@ import {
   VCPU_EXIT_KIND,
 } from './generated/layout';
 import { readMsr } from './msr';
-import { forgetGrants } from './pending-events';
+import { forgetGrants, lostInjections, resetLostInjections } from './pending-events';
 import { definePhysical } from './physical';
 import { debugLength, takeDebug } from './port-io';
 import { markStale, resetRun, setTicking } from './run';
+import { resetSchedule } from './schedule';
 import { cpu, selectVcpu, setRipSet } from './state';
 import { flushAllTlbs } from './tlb';
 import { blockOf, GUEST } from './vcpu-blocks';
@@ -29,8 +32,9 @@ export function define(regions: u32, frames: u32, rights: usize, flags: usize, o
 }
 
 /** Power-on: JavaScript has cleared the VCPU blocks and RAM. */
-export function reset(instructions: i32): void {
-  resetRun(instructions);
+export function reset(instructions: i32, seeded: bool, seed: u32): void {
+  resetRun();
+  resetSchedule(instructions, seeded, seed);
   resetExitQueue();
   resetClock();
   resetFault();
@@ -46,6 +50,7 @@ export function reset(instructions: i32): void {
 /** A port opens or closes: exits and ticks exist only in between. */
 export function attach(on: bool): void {
   resetExits();
+  resetLostInjections();
   for (let i: usize = 0; i <= GUEST; i++) {
     const block = blockOf(i);
     store<u32>(block, EXIT_KIND_NONE, VCPU_EXIT_KIND);
@@ -53,6 +58,8 @@ export function attach(on: bool): void {
     store<u32>(block, 0, BLOCK_INJECT_PENDING);
     store<u32>(block, 0, BLOCK_SKIP_NEXT);
     store<u32>(block, 0, BLOCK_SINGLE_STEP);
+    store<u64>(block, 0, BLOCK_HELD_UNTIL);
+    store<u32>(block, 0, BLOCK_INJECT_LOSES);
     forgetGrants(block);
   }
   setTicking(on);
@@ -81,6 +88,10 @@ export function currentShutdown(): u32 {
 
 export function currentPowerOffCode(): u32 {
   return powerOffCode;
+}
+
+export function currentLostInjections(): u32 {
+  return lostInjections;
 }
 
 export function debugSize(): u32 {
@@ -120,3 +131,4 @@ export function msrHigh(): u32 {
 export { takeExit, waitingExit } from './exit-queue';
 export { reply } from './reply';
 export { markStale, run, setObserving } from './run';
+export { hold } from './schedule';

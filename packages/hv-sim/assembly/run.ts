@@ -1,5 +1,5 @@
-// The machine's loop: deterministic round-robin over the VCPUs, with events between instructions.
-import { pendingInterrupt, pollTimer, timerDeadline, timerInterrupts } from './apic';
+// The machine's loop: VCPUs in the order of the schedule, with events between instructions.
+import { pollTimer } from './apic';
 import { endSlice, skipTo, startSlice, time } from './clock';
 import { fetch } from './code-cache';
 import { execute } from './exec';
@@ -21,8 +21,6 @@ import {
   BLOCK_ALLOW_COUNT,
   BLOCK_DELIVERY,
   BLOCK_EXIT_STATE,
-  BLOCK_HALTED,
-  BLOCK_INJECT_PENDING,
   BLOCK_PASS_KIND,
   BLOCK_PENDING_DEBUG,
   BLOCK_SHADOW,
@@ -45,7 +43,8 @@ import { delivered, deliverException, forgetDelivered } from './interrupt';
 import { CR0_PE } from './mode';
 import { deliverPending, finishInstruction, passTime, STEP_DUE } from './pending-events';
 import { beginExit } from './physical';
-import { cpu, IF, rip, selectVcpu, setRip, TF, VM } from './state';
+import { choose, endTurn, isAnyWakeable, longestGo, nextWake, useTurn } from './schedule';
+import { cpu, rip, selectVcpu, setRip, TF, VM } from './state';
 import { flushAllTlbs, refreshTlb } from './tlb';
 import { blockOf, GUEST } from './vcpu-blocks';
 
@@ -65,27 +64,14 @@ const TICK: u64 = 1_000_000;
 /** DR6.BS. */
 const DEBUG_SINGLE_STEP: u64 = 0x4000;
 
-/**
- * Instructions of one go while no other VCPU can run: a WebAssembly engine changes to its optimised code of the executor
- * only when that is called again.
- */
-const ALONE_LIMIT: i32 = 0x1_0000;
-
-let quantum: i32 = 100;
-/** The VCPU whose turn it is, and what is left of its turn. */
-let current: usize = 0;
-let turn: i32 = 0;
 let observing: bool = false;
 /** Time of the next tick, 0 while no port is open. */
 let nextTick: u64 = 0;
 /** Cached translations may be too wide: rights were taken away, or memory changed from outside. */
 let stale: bool = false;
 
-/** Power-on. @param instructions per VCPU and round */
-export function resetRun(instructions: i32): void {
-  quantum = instructions;
-  current = 0;
-  turn = quantum;
+/** Power-on. */
+export function resetRun(): void {
   observing = false;
   nextTick = 0;
   stale = false;
@@ -178,46 +164,6 @@ function finishStep(): void {
   queue(cpu);
 }
 
-/** Whether a VCPU could execute now. */
-function isRunnable(block: usize): bool {
-  if (!load<u32>(block + BLOCK_ACTIVE) || load<u32>(block + BLOCK_EXIT_STATE) != NOT_AT_EXIT) return false;
-  if (!load<u32>(block + BLOCK_HALTED)) return true;
-  if (load<u32>(block + BLOCK_INJECT_PENDING) || load<u64>(block + BLOCK_PENDING_DEBUG)) return true;
-  return (load<u32>(block + VCPU_RFLAGS) & IF) != 0 && pendingInterrupt(block) >= 0;
-}
-
-/** Chooses the VCPU that runs next; -1 when none can. `alone` tells that no other could. */
-let alone: bool = false;
-
-function choose(): i32 {
-  let chosen: i32 = -1;
-  alone = true;
-  for (let step: usize = 0; step < LIMIT_VCPUS; step++) {
-    const index = (current + step) % LIMIT_VCPUS;
-    if (!isRunnable(blockOf(index))) continue;
-    if (chosen >= 0) {
-      alone = false;
-      // The turn of the one chosen first is over: this one follows.
-      if (turn <= 0 && usize(chosen) == current) return i32(index);
-      break;
-    }
-    chosen = i32(index);
-  }
-  return chosen;
-}
-
-/** Whether a halted VCPU can be woken by a timer. */
-function isAnyWakeable(): bool {
-  let any = false;
-  for (let i: usize = 0; i < LIMIT_VCPUS; i++) {
-    const block = blockOf(i);
-    if (!load<u32>(block + BLOCK_ACTIVE)) continue;
-    any = true;
-    if (load<u32>(block + VCPU_RFLAGS) & IF && timerInterrupts(block)) return true;
-  }
-  return !any;
-}
-
 /** Lets timers and the tick happen; returns the time of the next of them. */
 function passEvents(): u64 {
   let next: u64 = NEVER;
@@ -225,8 +171,8 @@ function passEvents(): u64 {
     const block = blockOf(i);
     if (!load<u32>(block + BLOCK_ACTIVE)) continue;
     pollTimer(block);
-    const deadline = timerDeadline(block);
-    if (deadline != 0 && deadline < next) next = deadline;
+    const wake = nextWake(block);
+    if (wake < next) next = wake;
   }
   if (nextTick != 0) {
     const guest = blockOf(GUEST);
@@ -265,17 +211,13 @@ export function run(budget: i32, untilExit: bool): i32 {
       skipTo(event);
       continue;
     }
-    if (usize(chosen) != current || turn <= 0) {
-      current = chosen;
-      turn = quantum;
-    }
-    selectVcpu(blockOf(current));
+    selectVcpu(blockOf(chosen));
     const left = event - time;
-    let limit = alone ? ALONE_LIMIT : turn;
+    let limit = longestGo();
     if (u64(limit) > left) limit = i32(left);
-    if (load<u32>(cpu + BLOCK_SINGLE_STEP) != STEP_DUE) turn -= runVcpu(limit);
+    if (load<u32>(cpu + BLOCK_SINGLE_STEP) != STEP_DUE) useTurn(runVcpu(limit));
     finishStep();
     // An exit takes a VCPU long enough for the others to go on: one that exits again and again must not hold them up.
-    if (load<u32>(cpu + BLOCK_EXIT_STATE) != NOT_AT_EXIT) turn = 0;
+    if (load<u32>(cpu + BLOCK_EXIT_STATE) != NOT_AT_EXIT) endTurn();
   }
 }

@@ -1,3 +1,4 @@
+export type { ChaosOptions, ChaosShare } from './chaos.js';
 export { HvSimError, type HvSimErrorCode } from './error.js';
 export {
   type CompatibilityModeState,
@@ -5,7 +6,8 @@ export {
   enterLongMode,
   type LongModeState,
 } from './long-mode.js';
-export { Machine, type MachineOptions, type RaceOptions, type RunResult } from './machine.js';
+export { Machine, type MachineOptions, type RunResult } from './machine.js';
 export { enterProtectedMode, type ProtectedModeState } from './protected-mode.js';
+export type { RaceOptions } from './races.js';
 export type { TableState } from './segment-state.js';
 export { translatedForms } from './translate.js';

@@ -11,11 +11,12 @@ import { VCPU_BLOCK_SIZE, VCPU_SIDE } from './vcpu-block.js';
 /** What wasm/cpu.wasm exports: assembly/machine.ts. */
 interface CpuExports {
   define(regions: number, frames: number, rights: number, flags: number, ops: number, ram: number): void;
-  reset(quantum: number): void;
+  reset(quantum: number, seeded: number, seed: number): void;
   run(budget: number, untilExit: number): number;
   takeExit(): number;
   waitingExit(): number;
   reply(index: number, action: number): void;
+  hold(index: number, instructions: number): void;
   setExit(kind: number, register: number, on: number): number;
   attach(on: number): void;
   setObserving(on: number): void;
@@ -25,6 +26,7 @@ interface CpuExports {
   currentInstructions(): number;
   currentShutdown(): number;
   currentPowerOffCode(): number;
+  currentLostInjections(): number;
   debugSize(): number;
   clearDebug(): void;
   readVcpuMsr(index: number, msr: number): number;
@@ -127,8 +129,11 @@ export class MachineCore {
     return new VcpuRecord(this.bytes.buffer, MEMORY_MAP.BLOCKS + block * VCPU_BLOCK_SIZE);
   }
 
-  /** Everything as at power-on: RAM zero, all rights, no decoded code. */
-  reset(quantum: number): void {
+  /**
+   * Everything as at power-on: RAM zero, all rights, no decoded code.
+   * @param seed draws order and length of the VCPUs' turns; without it they go round-robin
+   */
+  reset(quantum: number, seed?: number): void {
     const { rights, flags, end } = this.#tables;
     if (!this.#fresh) {
       this.bytes.fill(0, MEMORY_MAP.BLOCKS, MEMORY_MAP.BLOCKS + (GUEST_BLOCK + 1) * VCPU_BLOCK_SIZE);
@@ -152,7 +157,7 @@ export class MachineCore {
       record.set('apicBase', i === 0 ? 0xfee0_0d00n : 0xfee0_0c00n);
       initXsaveState(this.xsave(i));
     });
-    this.cpu.reset(quantum);
+    this.cpu.reset(quantum, seed === undefined ? 0 : 1, seed ?? 0);
   }
 
   /** Forgets cached translations before the next instruction. */

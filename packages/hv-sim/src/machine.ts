@@ -1,20 +1,14 @@
 import { type Gfn, type Gpa, ShutdownReason, type VcpuRecord } from '@introd/abi';
 import type { FullPort, MemoryRegion } from '@introd/glue';
 import { Code, decodeInto, Instruction } from '@introd/x86/decoder';
+import { type ChaosOptions, checkChaos } from './chaos.js';
 import { HvSimError } from './error.js';
 import { MachineCore } from './machine-core.js';
 import { MACHINE_LIMITS } from './memory-map.js';
 import { PhysicalMap, sortedRegions } from './physical-memory.js';
 import { SimPort } from './port.js';
+import { checkRaces, type RaceOptions } from './races.js';
 import { readVirtual } from './virtual-read.js';
-
-/** How many instructions of other VCPUs may run where real ones would run too; 0 switches a race off. */
-export interface RaceOptions {
-  /** At most this many between the fault of a VCPU and its delivery by `next`. */
-  readonly betweenFaultAndDelivery: number;
-  /** At most this many inside each of the engine's calls, unless the guest is paused. */
-  readonly insideCalls: number;
-}
 
 /** What a machine is made of. */
 export interface MachineOptions {
@@ -24,11 +18,14 @@ export interface MachineOptions {
   readonly memory: readonly MemoryRegion[];
   /** Unix time in milliseconds at which the machine's clock starts; default 2024-01-01. */
   readonly clockOrigin?: number;
-  /** Instructions per VCPU and round, default 100. */
+  /** Instructions per VCPU and turn, default 100; with `interleave: 'seeded'` at most so many. */
   readonly quantum?: number;
-  /** Seed of the races, default 1. */
+  /** Whose turn comes next: that of the next VCPU (default), or of one drawn by seed, for a drawn number of instructions from 1 to the quantum. */
+  readonly interleave?: 'round-robin' | 'seeded';
+  /** Seed of all that is drawn, default 1. Uses its low 32 bits. */
   readonly seed?: number;
   readonly race?: RaceOptions;
+  readonly chaos?: ChaosOptions;
 }
 
 /** How {@link Machine.run} ended. */
@@ -45,7 +42,9 @@ export class Machine {
   readonly #core: MachineCore;
   readonly #quantum: number;
   readonly #seed: number;
+  readonly #interleave: 'round-robin' | 'seeded';
   readonly #race: RaceOptions;
+  readonly #chaos: ChaosOptions;
   readonly #clockOrigin: number;
   #port: SimPort | undefined;
 
@@ -61,7 +60,11 @@ export class Machine {
     }
     this.#quantum = quantum;
     this.#seed = options.seed ?? 1;
-    this.#race = options.race ?? { betweenFaultAndDelivery: 0, insideCalls: 0 };
+    this.#interleave = options.interleave ?? 'round-robin';
+    this.#race = options.race ?? {};
+    this.#chaos = options.chaos ?? {};
+    checkRaces(this.#race);
+    checkChaos(this.#chaos);
     this.#clockOrigin = options.clockOrigin ?? Date.UTC(2024, 0, 1);
     this.#core = new MachineCore(new PhysicalMap(sortedRegions(options.memory)), vcpus);
     this.reset();
@@ -70,7 +73,7 @@ export class Machine {
   /** Everything back to power-on: RAM zero, all rights, clock at 0, only VCPU 0 active. Closes an open port. */
   reset(): void {
     this.#port?.close();
-    this.#core.reset(this.#quantum);
+    this.#core.reset(this.#quantum, this.#interleave === 'seeded' ? this.#seed : undefined);
     this.setActive(0, true);
   }
 
@@ -158,6 +161,16 @@ export class Machine {
     return this.#clockOrigin;
   }
 
+  /** Changes of rights that the open port has lost so far ({@link ChaosOptions}). */
+  get lostRightsChanges(): number {
+    return this.#port?.lostRightsChanges ?? 0;
+  }
+
+  /** Injections that the open port has lost so far ({@link ChaosOptions}). */
+  get lostInjections(): number {
+    return this.#port?.lostInjections ?? 0;
+  }
+
   /** Why the machine has stopped for good. */
   get shutdownReason(): ShutdownReason | undefined {
     return (this.#core.cpu.currentShutdown() || undefined) as ShutdownReason | undefined;
@@ -199,7 +212,8 @@ export class Machine {
    */
   openPort(): FullPort {
     if (this.#port) throw new HvSimError('ERR_HV_SIM_PORT_OPEN', 'the port of this machine is open already');
-    const port = new SimPort(this.#core, this.#clockOrigin, this.#race, this.#seed, () => {
+    const behaviour = { race: this.#race, chaos: this.#chaos, seed: this.#seed };
+    const port = new SimPort(this.#core, this.#clockOrigin, behaviour, () => {
       this.#port = undefined;
     });
     this.#port = port;

@@ -15,18 +15,21 @@ import {
   checkInjectedEvent,
   type FullPort,
   GlueError,
+  hasErrorCode,
   type MemoryRegion,
+  NO_ERROR_CODE,
   NO_EXIT,
   type RegisterGroup,
   readXsaveState,
   type SwitchedExit,
   writeXsaveState,
 } from '@introd/glue';
+import { ChaosDraw, type ChaosOptions } from './chaos.js';
 import { EXIT_SWITCHES } from './exit-switches.js';
-import type { RaceOptions } from './machine.js';
+import { FaultyRights } from './faulty-rights.js';
 import { GUEST_BLOCK, type MachineCore } from './machine-core.js';
 import { MACHINE_LIMITS } from './memory-map.js';
-import { RandomNumbers } from './random-numbers.js';
+import { type RaceOptions, Races } from './races.js';
 
 /** Longest wait of `next`, in milliseconds of guest time. */
 const LONGEST_WAIT = 100;
@@ -36,6 +39,10 @@ const PER_MILLISECOND = 1000;
 const XCR0 = u32Index('xcr0');
 const WITH_ENGINE = 2;
 const RAN_SHUTDOWN = 2;
+
+/** What tells the streams of random numbers of one seed apart. */
+const RIGHTS_STREAM = 0x5269_6768;
+const INJECTION_STREAM = 0x496e_6a65;
 
 /** The machine as a backend: every capability, deterministically. */
 export class SimPort implements FullPort {
@@ -54,26 +61,30 @@ export class SimPort implements FullPort {
   readonly memoryRegions: readonly MemoryRegion[];
   readonly guestRecord: VcpuRecord;
   pauseCount = 0;
-  readonly #random: RandomNumbers;
-  /** The vector registers of each VCPU, live. */
-  readonly #xsave: readonly Uint8Array[];
+  readonly #races: Races;
+  readonly #rights: FaultyRights;
+  readonly #injections: ChaosDraw;
+  readonly #injectionWinner: 'interrupt' | number;
+  /** Injections that lost against an exception; the machine counts the others. */
+  #lostInjections = 0;
   #closed = false;
-  /** The last exit whose delivery the others have raced with, so that each is raced with once. */
-  #raced = -1;
-  #racedTime = -1;
+  readonly #xsave: readonly Uint8Array[];
 
   constructor(
     readonly core: MachineCore,
     readonly clockOrigin: number,
-    private readonly race: RaceOptions,
-    seed: number,
+    { race, chaos, seed }: { readonly race: RaceOptions; readonly chaos: ChaosOptions; readonly seed: number },
     private readonly released: () => void,
   ) {
     this.vcpuCount = core.records.length;
     this.memoryRegions = core.physical.regions;
     this.guestRecord = core.guestRecord;
     this.#xsave = core.records.map((_, index) => core.xsave(index));
-    this.#random = new RandomNumbers(seed);
+    this.#races = new Races(core, race, seed);
+    // Streams of their own: what is lost does not depend on what is raced with.
+    this.#rights = new FaultyRights(core, new ChaosDraw(chaos.loseRightsChanges ?? 0, seed ^ RIGHTS_STREAM));
+    this.#injections = new ChaosDraw(chaos.loseInjections ?? 0, seed ^ INJECTION_STREAM);
+    this.#injectionWinner = chaos.injectionWinner ?? 'interrupt';
     core.cpu.attach(1);
   }
 
@@ -88,22 +99,31 @@ export class SimPort implements FullPort {
   /** What every call of the engine begins with: the other VCPUs go on meanwhile. */
   #enter(): void {
     if (this.#closed) throw new GlueError('ERR_GLUE_CLOSED', 'the port is closed');
-    if (this.race.insideCalls > 0 && this.pauseCount === 0) this.#others(this.race.insideCalls);
+    if (this.pauseCount === 0) this.#races.insideCall();
   }
 
-  #others(most: number): void {
-    const count = this.#random.below(most + 1);
-    if (count > 0) this.core.run(count, false);
+  /** Copies between guest memory and the engine's, in two parts where the other VCPUs may get in between. */
+  #copy(address: Gpa, bytes: Uint8Array, write: boolean): boolean {
+    const { core } = this;
+    const part = (from: number, to: number) =>
+      write
+        ? core.write(address + from, bytes.subarray(from, to))
+        : core.read(address + from, bytes.subarray(from, to));
+    const torn = this.pauseCount === 0 ? this.#races.tear(bytes.length) : 0;
+    if (torn === 0 || !core.physical.covers(address, bytes.length)) return part(0, bytes.length);
+    part(0, torn);
+    this.#races.insideCall();
+    return part(torn, bytes.length);
   }
 
   readPhysical(address: Gpa, target: Uint8Array): boolean {
     this.#enter();
-    return this.core.read(address, target);
+    return this.#copy(address, target, false);
   }
 
   writePhysical(address: Gpa, source: Uint8Array): boolean {
     this.#enter();
-    return this.core.write(address, source);
+    return this.#copy(address, source, true);
   }
 
   compareExchange(
@@ -191,20 +211,9 @@ export class SimPort implements FullPort {
     }
     const waiting = this.core.cpu.waitingExit();
     if (waiting < 0) return this.core.cpu.currentShutdown() === 0 ? NO_EXIT : this.#shutdown();
-    if (waiting !== GUEST_BLOCK && this.race.betweenFaultAndDelivery > 0 && this.pauseCount === 0) {
-      this.#raceDelivery(waiting);
-    }
+    if (waiting !== GUEST_BLOCK && this.pauseCount === 0) this.#races.beforeDelivery(waiting);
     const index = this.core.cpu.takeExit();
     return index === GUEST_BLOCK ? this.vcpuCount : index;
-  }
-
-  /** Lets the other VCPUs run between the fault of a VCPU and its delivery, once per exit. */
-  #raceDelivery(index: number): void {
-    const time = this.core.records[index]!.exitTime;
-    if (this.#raced === index && this.#racedTime === time) return;
-    this.#raced = index;
-    this.#racedTime = time;
-    this.#others(this.race.betweenFaultAndDelivery);
   }
 
   /** The guest has stopped: exits that still wait come first, then the shutdown, again and again. */
@@ -227,6 +236,7 @@ export class SimPort implements FullPort {
       throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} stands at no exit`);
     }
     this.core.cpu.reply(block, block === GUEST_BLOCK ? Reply.RETRY : action);
+    if (block !== GUEST_BLOCK) this.#races.afterReply(block);
   }
 
   setExit(exit: SwitchedExit, on: boolean): void {
@@ -240,7 +250,7 @@ export class SimPort implements FullPort {
   getPageAccess(frame: Gfn): Access {
     this.#enter();
     const position = this.core.physical.position(frame * PAGE_SIZE);
-    return position < 0 ? Access.ALL : this.core.rightsAt(position);
+    return position < 0 ? Access.ALL : this.#rights.get(position);
   }
 
   setPageAccess(frame: Gfn, access: Access): void {
@@ -254,7 +264,7 @@ export class SimPort implements FullPort {
         address: `0x${(frame * PAGE_SIZE).toString(16)}`,
       });
     }
-    this.core.setRightsAt(position, access);
+    this.#rights.set(position, access);
   }
 
   flushPageAccess(): void {
@@ -271,11 +281,33 @@ export class SimPort implements FullPort {
     if (words[pending] === 1) {
       throw new GlueError('ERR_GLUE_INJECTION_PENDING', `an event already waits to be injected into VCPU ${index}`);
     }
+    const { core } = this;
+    const loses = this.#injections.next();
+    const loser = { vector, errorCode, cr2 };
+    const event = loses && this.#injectionWinner !== 'interrupt' ? this.#winner(index, this.#injectionWinner) : loser;
+    if (event !== loser) this.#lostInjections++;
     words[pending] = 1;
-    words[this.core.sideIndex(index, 'injectVector')] = vector;
-    words[this.core.sideIndex(index, 'injectError')] = errorCode;
-    const low = this.core.sideIndex(index, 'injectCr2');
-    words[low] = Number(BigInt.asUintN(32, cr2));
-    words[low + 1] = Number(BigInt.asUintN(32, cr2 >> 32n));
+    words[core.sideIndex(index, 'injectLoses')] = loses && event === loser ? 1 : 0;
+    words[core.sideIndex(index, 'injectVector')] = event.vector;
+    words[core.sideIndex(index, 'injectError')] = event.errorCode;
+    const low = core.sideIndex(index, 'injectCr2');
+    words[low] = Number(BigInt.asUintN(32, event.cr2));
+    words[low + 1] = Number(BigInt.asUintN(32, event.cr2 >> 32n));
+  }
+
+  /** The exception that is delivered in place of a lost injection. */
+  #winner(index: number, vector: number): { vector: number; errorCode: number; cr2: bigint } {
+    const errorCode = hasErrorCode(vector) ? 0 : NO_ERROR_CODE;
+    return { vector, errorCode, cr2: this.core.records[index]!.get('cr2') };
+  }
+
+  /** Changes of rights lost so far. */
+  get lostRightsChanges(): number {
+    return this.#rights.lostChanges;
+  }
+
+  /** Injections lost so far. */
+  get lostInjections(): number {
+    return this.#lostInjections + this.core.cpu.currentLostInjections();
   }
 }

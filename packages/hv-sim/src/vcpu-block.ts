@@ -49,6 +49,10 @@ export const VCPU_SIDE = defineRecord({
   smapOpen: 'u32',
   /** Reply SINGLE_STEP: 0 none, 1 an instruction or event is to be completed, 2 it is and its exit is due. */
   singleStep: 'u32',
+  /** 1 when the injected exception that waits is to lose against an interrupt, if there is one to take. */
+  injectLoses: 'u32',
+  /** Time until which the VCPU waits so that others run before it, after a reply. */
+  heldUntil: 'u64',
   /** Added to the machine's clock to give the time-stamp counter. */
   tscOffset: 'u64',
   /** Local APIC (SDM vol. 3A, 10.12): time of the next timer interrupt in microseconds, 0 for none. */
