@@ -1,10 +1,8 @@
 import { Access, ExitCause, ExitKind, Reply, ShutdownReason } from '@introd/abi';
 import { type FullPort, NO_ERROR_CODE, NO_EXIT, type SwitchedExit } from '@introd/glue';
-import { describe, expect, inject, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { MachineOptions } from '../src/index.js';
 import { AT, frame, TinyGuest } from './tiny-guest.js';
-
-const scale = inject('scale');
 
 function open(text: string, options: Partial<MachineOptions> = {}): { guest: TinyGuest; port: FullPort } {
   const guest = new TinyGuest(options).code(text);
@@ -318,58 +316,6 @@ describe('time', () => {
       expect(done.port.next(1)).toBe(1);
       expect(done.port.guestRecord.get32('exitRegister')).toBe(ShutdownReason.HALTED);
     }
-  });
-});
-
-describe('races', () => {
-  /** VCPU 0 writes to a watched page; VCPU 1 counts meanwhile. */
-  function race(
-    options: NonNullable<MachineOptions['race']>,
-    seed: number,
-  ): { atDelivery: bigint; afterCalls: bigint } {
-    const guest = new TinyGuest({ vcpus: 2, quantum: 1, seed, race: options });
-    guest.code('mov rbx, 0x30010\nwriter: mov [rbx], al\njmp writer\ncounter: inc r8\njmp counter');
-    guest.enter(1, guest.label('counter'));
-    guest.machine.setActive(1, true);
-    const port = guest.machine.openPort();
-    port.pause();
-    port.setPageAccess(frame(AT.data), Access.READ);
-    port.resume();
-    expect(port.next(1)).toBe(0);
-    const atDelivery = port.vcpu(1).get('r8');
-    for (let i = 0; i < 10; i++) port.readPhysical(0x100 as never, new Uint8Array(1));
-    return { atDelivery, afterCalls: port.vcpu(1).get('r8') };
-  }
-
-  test('without them a VCPU at an exit holds up time for all', () => {
-    const { atDelivery, afterCalls } = race({ betweenFaultAndDelivery: 0, insideCalls: 0 }, 1);
-    expect(afterCalls).toBe(atDelivery);
-    expect(atDelivery).toBeLessThan(5n);
-  });
-
-  test('other VCPUs run between fault and delivery, as many as the seed says', () => {
-    const counts = Array.from({ length: 10 * scale }, (_, seed) =>
-      race({ betweenFaultAndDelivery: 100, insideCalls: 0 }, seed),
-    );
-    expect(new Set(counts.map((count) => count.atDelivery)).size).toBeGreaterThan(5);
-    for (const { atDelivery, afterCalls } of counts) {
-      expect(atDelivery).toBeLessThan(60n);
-      expect(afterCalls).toBe(atDelivery);
-    }
-  });
-
-  test('other VCPUs run inside calls, unless the guest is paused', () => {
-    const { atDelivery, afterCalls } = race({ betweenFaultAndDelivery: 0, insideCalls: 50 }, 3);
-    expect(afterCalls).toBeGreaterThan(atDelivery);
-    expect(race({ betweenFaultAndDelivery: 0, insideCalls: 50 }, 3)).toEqual({ atDelivery, afterCalls });
-
-    const guest = new TinyGuest({ race: { betweenFaultAndDelivery: 0, insideCalls: 50 } }).code('loop_: jmp loop_');
-    const port = guest.machine.openPort();
-    port.pause();
-    const before = guest.machine.instructions;
-    for (let i = 0; i < 10; i++) port.readPhysical(0 as never, new Uint8Array(1));
-    expect(port.next(1)).toBe(NO_EXIT);
-    expect(guest.machine.instructions).toBe(before);
   });
 });
 
