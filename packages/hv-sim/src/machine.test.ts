@@ -57,7 +57,7 @@ test('the host may rewrite code that the machine has decoded', () => {
   expect(machine.vcpu(0).get('rax')).toBe(2n);
 });
 
-test('a machine without the guest in 64-bit mode stops instead of guessing', () => {
+test('a machine in real mode stops instead of guessing', () => {
   const machine = new Machine({ memory: [{ start: gpa(0), size: 0x1000 }] });
   expect(machine.run(1)).toBe('shutdown');
   expect(machine.shutdownReason).toBe(ShutdownReason.UNSUPPORTED);

@@ -26,7 +26,6 @@ const EFER = 0xc000_0080;
 const SYSENTER_CS = 0x174;
 const SYSENTER_ESP = 0x175;
 const SYSENTER_EIP = 0x176;
-const STAR = 0xc000_0081;
 
 /** A guest with the tables of every mode. */
 class ModesGuest extends ProtectedGuest {
