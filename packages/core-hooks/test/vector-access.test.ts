@@ -111,6 +111,8 @@ describe('bytes that may not be written', () => {
         access: Access.WRITE,
         callback: (event) => {
           asked++;
+          // Of what one register brings the value is known before it is written.
+          expect(event.newValue()?.bytes).toEqual(offset === 16 ? new Uint8Array(16).fill(0xff) : undefined);
           event.verdict = Verdict.NOT_ALLOWED;
         },
       });
