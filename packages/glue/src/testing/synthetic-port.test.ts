@@ -185,6 +185,75 @@ describe('vector registers', () => {
   });
 });
 
+describe('an XSAVE area of any bytes', () => {
+  const AT = XSAVE_AREA.offset;
+  const header = fc.record({
+    present: fc.nat(15),
+    spoilt: fc.option(fc.record({ at: fc.integer({ min: AT.xstateBv, max: AT.ymmHigh - 1 }), bit: fc.nat(7) }), {
+      freq: 3,
+    }),
+    mxcsrHigh: fc.constantFrom(0, 0, 0, 0x80),
+    length: fc.oneof(fc.constant(XSAVE_AREA.size), fc.nat(XSAVE_AREA.size + 64)),
+    xcr0: fc.constantFrom(1n, 3n, 7n),
+  });
+
+  test('is taken over component by component, or refused with nothing changed', () => {
+    let taken = 0;
+    const bytes = fc.uint8Array({ minLength: XSAVE_AREA.size, maxLength: XSAVE_AREA.size });
+    fc.assert(
+      fc.property(bytes, bytes, header, (first, second, { present, spoilt, mxcsrHigh, length, xcr0 }) => {
+        const port = createSyntheticPort();
+        const make = (area: Uint8Array, components: number): void => {
+          area.fill(0, AT.xstateBv, AT.ymmHigh);
+          area[AT.xstateBv] = components;
+          area[AT.mxcsr + 2] = 0;
+          area[AT.mxcsr + 3] = 0;
+        };
+        port.vcpu(0).set('xcr0', 7n);
+        make(first, 7);
+        port.writeXsaveArea(0, first);
+        const before = new Uint8Array(XSAVE_AREA.size);
+        port.readXsaveArea(0, before);
+        port.vcpu(0).set('xcr0', xcr0);
+        make(second, present);
+        second[AT.mxcsr + 3] = mxcsrHigh;
+        if (spoilt) second[spoilt.at]! ^= 1 << spoilt.bit;
+        const components = second[AT.xstateBv]!;
+        const source = new Uint8Array(length);
+        source.set(second.subarray(0, length));
+        let refused = false;
+        try {
+          port.writeXsaveArea(0, source);
+          taken++;
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'ERR_GLUE_BAD_XSAVE_AREA' });
+          refused = true;
+        }
+        port.vcpu(0).set('xcr0', 7n);
+        const after = new Uint8Array(XSAVE_AREA.size);
+        port.readXsaveArea(0, after);
+        if (refused) {
+          expect(after).toEqual(before);
+          return;
+        }
+        for (const [component, from, to] of [
+          [XStateComponent.X87, AT.st, AT.xmm],
+          [XStateComponent.SSE, AT.xmm, AT.legacyRest],
+          [XStateComponent.AVX, AT.ymmHigh, XSAVE_AREA.size],
+        ] as const) {
+          const expected = (components & component) === 0 ? new Uint8Array(to - from) : source.subarray(from, to);
+          expect(after.subarray(from, to)).toEqual(expected);
+        }
+        expect(after.subarray(AT.mxcsr, AT.mxcsrMask)).toEqual(source.subarray(AT.mxcsr, AT.mxcsrMask));
+        expect(components & ~(Number(xcr0) | 3)).toBe(0);
+        expect(length).toBeGreaterThanOrEqual(XSAVE_HEADER_END);
+      }),
+      { numRuns: 100 * scale },
+    );
+    expect(taken).toBeGreaterThan(0);
+  });
+});
+
 describe('rights and injection', () => {
   test('rights are kept per frame, and sets and flushes counted', () => {
     const port = createSyntheticPort();
