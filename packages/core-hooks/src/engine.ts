@@ -10,6 +10,8 @@ import {
 } from '@introd/abi';
 import { type FullPort, type Ledger, NO_EXIT } from '@introd/glue';
 import { EngineCounters } from './counters.js';
+import { Detours, detouredCode } from './detours/detours.js';
+import { ThreadSafety } from './detours/thread-safety.js';
 import { Dispatcher } from './dispatch/dispatch.js';
 import { EptDispatcher } from './dispatch/dispatch-ept.js';
 import type { EptContext } from './dispatch/ept-context.js';
@@ -104,6 +106,10 @@ export class Engine {
   readonly counters = new EngineCounters();
   /** Kernel memory that is compared with what it should hold at each tick. */
   readonly integrity: IntegrityRegions;
+  /** Functions of the guest whose calls go through handlers of ours. */
+  readonly detours: Detours;
+  /** Whether threads stand in code that is to be changed. */
+  readonly threadSafety: ThreadSafety;
   /** Patched memory of the guest that the guest does not see. */
   readonly cloaks: MemoryCloaks;
   /** Executable memory of the guest that nothing uses. */
@@ -246,6 +252,27 @@ export class Engine {
       isKernelAddress: (va) => this.threadStates.isKernelAddress(va),
       report: this.#context.report,
     });
+    this.threadSafety = new ThreadSafety({
+      port,
+      vcpus: records.slice(0, port.vcpuCount),
+      memory: this.memory,
+      threadStates: () => this.threadStates,
+      systemCr3,
+      report: this.#context.report,
+    });
+    this.detours = new Detours({
+      port,
+      memory: this.memory,
+      cloaks: this.cloaks,
+      slack: this.slack,
+      breakpoint,
+      vmcall,
+      counters,
+      codeImages: () => this.codeImages,
+      systemCr3,
+      report: this.#context.report,
+    });
+    this.threadSafety.register(detouredCode(this.detours));
     virtual.hiddenBytes = (cr3, va, bytes) => this.cloaks.overlay(cr3, va, bytes);
     this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters);
   }
@@ -356,6 +383,7 @@ export class Engine {
     }
     this.#closed = true;
     this.integrity.clear();
+    this.#removeDetours();
     this.cloaks.clear();
     this.#registerHooks.close();
     this.#cache.clear();
@@ -388,6 +416,21 @@ export class Engine {
     translator.vcpuPaging = paging;
     if (told === undefined && paging !== Paging.NONE) {
       translator.guestPaging = paging;
+    }
+  }
+
+  /** The guest's functions are as they were; handlers stay, harmless, where a thread may be inside. */
+  #removeDetours(): void {
+    if (this.detours.all.length === 0) {
+      return;
+    }
+    try {
+      this.detours.disableAll();
+      if (this.threadSafety.check({ mode: 'check', only: ['detours'] }).status === 'safe') {
+        this.detours.removeAll();
+      }
+    } catch (cause) {
+      this.#report('backend', 'a detour could not be taken back', cause);
     }
   }
 

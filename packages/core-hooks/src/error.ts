@@ -10,6 +10,8 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_KERNEL_ADDRESS'
   /** A region was to be hooked of an object that was removed. */
   | 'ERR_CORE_HOOKS_REMOVED'
+  /** A detour's descriptor contradicts itself. */
+  | 'ERR_CORE_HOOKS_DETOUR'
   /** A paging mode that there is not. */
   | 'ERR_CORE_HOOKS_PAGING_MODE'
   /** A backend's VCPU record has a layout of another version. */

@@ -1,4 +1,24 @@
 export { EngineCounters } from './counters.js';
+export type {
+  ArgumentLocation,
+  BuildRange,
+  CodePattern,
+  DetourDescriptor,
+  DetourHandler,
+  DetourPreparation,
+  FunctionLocation,
+  HypercallKind,
+  PublicData,
+} from './detours/descriptor.js';
+export { Detour, type PublicDataResult } from './detours/detour.js';
+export { DetourCall } from './detours/detour-call.js';
+export { type DetourFailure, type DetourResult, Detours, type DetoursResult } from './detours/detours.js';
+export {
+  type PatchedCode,
+  type ThreadCheck,
+  type ThreadCheckOptions,
+  ThreadSafety,
+} from './detours/thread-safety.js';
 export { AccessEvent } from './dispatch/access-event.js';
 export { PageTableWrite } from './dispatch/page-table-write.js';
 export { Engine, type EngineOptions, type ReplyStage, type StepResult } from './engine.js';

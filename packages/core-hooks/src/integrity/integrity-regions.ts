@@ -193,8 +193,9 @@ export class IntegrityRegions {
     }
     this.#checking = true;
     try {
-      // Those that a callback adds have just been read.
-      for (const region of [...this.#regions]) {
+      // A copy, because those that a callback adds have just been read.
+      const regions = [...this.#regions];
+      for (const region of regions) {
         if (!region.removed) {
           this.#compare(region);
         }
