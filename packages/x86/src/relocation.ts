@@ -49,7 +49,8 @@ export function relocateInstructions(
   if (typeof found === 'string') {
     return found;
   }
-  const moved = bytes.slice(0, found.length);
+  // Not `slice`, which does not copy when it is a Buffer's.
+  const moved = Uint8Array.from(bytes.subarray(0, found.length));
   const view = new DataView(moved.buffer);
   for (const { target, at, end, branch } of found.references) {
     if (branch && target > from && target < from + BigInt(found.length)) {

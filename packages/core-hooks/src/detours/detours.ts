@@ -255,7 +255,7 @@ export class Detours {
   #place(descriptor: DetourDescriptor, { image, cr3, found, handler, bytes, size }: Target): DetourResult {
     const { slack, cloaks } = this.#context;
     const { bitness } = this.#context.codeImages();
-    const code = handler.code.slice();
+    const code = Uint8Array.from(handler.code);
     const prepared = descriptor.prepare?.({ function: found.va, handler, code }) ?? 'set';
     if (prepared !== 'set') {
       return prepared === 'skip' ? { status: 'skipped' } : { status: 'failed', reason: 'preparation' };

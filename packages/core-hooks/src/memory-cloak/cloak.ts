@@ -67,8 +67,8 @@ export class Cloak {
     if ((original?.length ?? length) !== length || (patched?.length ?? length) !== length) {
       throw rangeError(va, `the bytes to be hidden at ${hex64(va)} are not as many as the region has`);
     }
-    this.#original = original?.slice() ?? new Uint8Array(length);
-    this.#patched = patched?.slice() ?? new Uint8Array(length);
+    this.#original = Uint8Array.from(original ?? new Uint8Array(length));
+    this.#patched = Uint8Array.from(patched ?? new Uint8Array(length));
     const bytes: CloakedBytes = {
       original: this.#original,
       patched: this.#patched,
