@@ -37,6 +37,12 @@ const EVASIONS: readonly Evasion[] = [
   {
     name: 'MOVUPS',
     code: 'mov rax, [rdi]\n or al, 4\n push qword [rdi+8]\n push rax\n movups xmm0, [rsp]\n add rsp, 16\n movups [rdi], xmm0',
+  },
+  { name: 'MOVQ of a vector register', code: 'mov rax, [rdi]\n or al, 4\n movq xmm0, rax\n movq [rdi], xmm0' },
+  {
+    // maskmovdqu xmm0, xmm1
+    name: 'MASKMOVDQU of the lowest byte',
+    code: 'mov rax, [rdi]\n or al, 4\n movq xmm0, rax\n mov eax, 0x80\n movq xmm1, rax\n db 0x66, 0x0f, 0xf7, 0xc1',
     unknown: true,
   },
   {
