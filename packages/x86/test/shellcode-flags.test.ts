@@ -1,4 +1,10 @@
-import { emulateShellcode, ShellcodeFlag, type ShellcodeOptions, type ShellcodeResult } from '@introd/x86/shellcode';
+import {
+  codeWindow,
+  emulateShellcode,
+  ShellcodeFlag,
+  type ShellcodeOptions,
+  type ShellcodeResult,
+} from '@introd/x86/shellcode';
 import { describe, expect, test } from 'vitest';
 
 const CODE = 0x20_0000n;
@@ -275,6 +281,73 @@ describe('what each flag is raised by, and not by', () => {
       status: 'halted',
       flags: ShellcodeFlag.WRITE_SELF,
     });
+  });
+});
+
+describe('where processor and bddisasm differ', () => {
+  const both = (bitness: 32 | 64, code: string, options: Partial<ShellcodeOptions> = {}) =>
+    (['processor', 'bddisasm'] as const).map((semantics) => run(bitness, code, { ...options, semantics }));
+
+  test('AF after a sum with a carry out of bit 3', () => {
+    const [processor, bddisasm] = both(64, 'b0 0f 04 01'); // mov al, 0fh; add al, 1
+    expect(processor?.rflags).toBe(0x212n);
+    expect(bddisasm?.rflags).toBe(0x202n);
+  });
+
+  test('OF after SHRD by one', () => {
+    // mov eax, 80000000h; mov edx, 1; shrd eax, edx, 1: the sign stays
+    const [processor, bddisasm] = both(64, 'b8 00 00 00 80 ba 01 00 00 00 0f ac d0 01');
+    expect(processor?.registers.rax).toBe(0xc000_0000n);
+    expect(bddisasm?.registers.rax).toBe(0xc000_0000n);
+    expect((processor?.rflags ?? 0n) & 0x800n).toBe(0n);
+    expect((bddisasm?.rflags ?? 0n) & 0x800n).toBe(0x800n);
+  });
+
+  test('a 64-bit division', () => {
+    const [processor, bddisasm] = both(64, 'b8 2b 00 00 00 31 d2 6a 05 59 48 f7 f1'); // 43 / 5
+    expect(processor?.registers).toMatchObject({ rax: 8n, rdx: 3n });
+    expect(bddisasm?.registers).toMatchObject({ rax: 43n, rdx: 0n });
+  });
+
+  test('IF and IOPL after POPF in ring 3, and in ring 0', () => {
+    const code = '68 00 30 00 00 9d'; // push 3000h; popfd
+    expect(both(32, code).map(({ rflags }) => rflags & 0x3200n)).toEqual([0x200n, 0x3000n]);
+    expect(both(32, code, ring0).map(({ rflags }) => rflags & 0x3200n)).toEqual([0x3000n, 0x3000n]);
+  });
+
+  test('INTO without OF', () => {
+    const [processor, bddisasm] = both(32, '31 c0 ce 40');
+    expect(processor).toMatchObject({ status: 'halted', rip: CODE + 4n });
+    expect(bddisasm).toMatchObject({ status: 'halted', rip: CODE + 2n });
+  });
+
+  test('16 bytes at an odd address', () => {
+    const [processor, bddisasm] = both(64, '0f 28 44 24 08');
+    expect(processor?.rip).toBe(CODE);
+    expect(bddisasm?.rip).toBe(CODE + 5n);
+  });
+});
+
+describe('where code is taken from', () => {
+  test.each([
+    [0x7ff6_1234_5000n, 0x7ff6_1234_5000n, 0x1000],
+    [0x7ff6_1234_5bffn, 0x7ff6_1234_5000n, 0x1000],
+    [0x7ff6_1234_5c00n, 0x7ff6_1234_5000n, 0x2000],
+  ])('code at %x', (rip, base, size) => {
+    expect(codeWindow(rip)).toEqual({ base, size });
+  });
+
+  test('without a stack there are 8 KiB of zeros from 4 KiB below the page of RSP', () => {
+    const { stack, registers, status } = emulateShellcode({
+      code: Uint8Array.of(0x50, 0x5a, 0xcc), // push rax; pop rdx
+      codeBase: CODE,
+      bitness: 64,
+      registers: { rsp: 0x7000_1238n, rax: 5n },
+    });
+    expect(status).toBe('halted');
+    expect(registers.rdx).toBe(5n);
+    expect(stack.length).toBe(0x2000);
+    expect(stack[0x1230]).toBe(5);
   });
 });
 

@@ -142,9 +142,29 @@ const KINDS: readonly ((operands: Operands, chosen: Choice, bitness: 32 | 64) =>
   ],
 ];
 
+/** What only 32-bit code has: each with what shows the flags that it defines. */
+const LEGACY_KINDS: readonly ((chosen: Choice) => number[])[] = [
+  // PUSHAD, POPAD; INC and DEC of one byte.
+  () => [0x60, 0x61],
+  (c) => [0x40 | (c[3] & 8) | (USED[c[2] % USED.length] as number)],
+  // DAA and DAS, then LAHF; AAA and AAS, then SBB ECX, ECX.
+  (c) => [0x27 | (c[3] & 8), 0x9f, ...DEFINE_FLAGS],
+  (c) => [0x37 | (c[3] & 8), 0x19, 0xc9],
+  // AAM and AAD, then SETS CL, SETZ DL, SETP CH.
+  (c) => [0xd4 | (c[3] & 1), (c[4] & 0xff) | 1, 0x0f, 0x98, 0xc1, 0x0f, 0x94, 0xc2, 0x0f, 0x9a, 0xc5, ...DEFINE_FLAGS],
+  // ARPL of memory and of a register; SALC.
+  (c) => [0x63, c[3] & 1 ? 0x43 : 0xc1, ...(c[3] & 1 ? [c[2] & 0x7f] : [])],
+  () => [0xd6],
+];
+
 function encode(chosen: readonly Choice[], bitness: 32 | 64): Uint8Array {
   const bytes = [...DEFINE_FLAGS];
   for (const one of chosen) {
+    if (bitness === 32 && one[0] % 4 === 0) {
+      const legacy = LEGACY_KINDS[one[1] % LEGACY_KINDS.length] as (typeof LEGACY_KINDS)[number];
+      bytes.push(...legacy(one));
+      continue;
+    }
     const kind = KINDS[one[0] % KINDS.length] as (typeof KINDS)[number];
     const [instruction, leavesUndefined = false] = kind(new Operands(one, bitness), one, bitness);
     bytes.push(...instruction, ...(leavesUndefined ? DEFINE_FLAGS : []));

@@ -4,6 +4,7 @@ import { arithmeticHandlers } from './arithmetic-instructions.js';
 import { bitFieldHandlers } from './bit-field-instructions.js';
 import { bitHandlers } from './bit-instructions.js';
 import { controlFlowHandlers } from './control-flow.js';
+import { decimalHandlers } from './decimal-instructions.js';
 import type { Handler } from './instruction.js';
 import { moveHandlers } from './move-instructions.js';
 import { multiplyHandlers } from './multiply-instructions.js';
@@ -21,6 +22,7 @@ const handlers = new Map<Mnemonic, Handler>([
   ...bitFieldHandlers,
   ...bitHandlers,
   ...controlFlowHandlers,
+  ...decimalHandlers,
   ...moveHandlers,
   ...multiplyHandlers,
   ...shiftHandlers,

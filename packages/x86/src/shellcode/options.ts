@@ -108,7 +108,8 @@ export interface ShellcodeOptions {
   readonly bypassSelfWrites?: boolean;
   /**
    * `processor` (default) does what a processor does. `bddisasm` does what that library's emulator does where the two
-   * differ: AF is kept by every instruction, SHRD by one puts the old sign into OF, a 64-bit DIV or IDIV changes nothing, and
+   * differ: AF is kept by every instruction, SHRD by one puts the old sign into OF, a 64-bit DIV or IDIV changes nothing,
+   * INTO always ends the emulation, 16 bytes of memory need not be aligned, and
    * POPF loads IF and IOPL in every ring.
    */
   readonly semantics?: 'processor' | 'bddisasm';

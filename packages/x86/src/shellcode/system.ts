@@ -9,6 +9,7 @@ const RCX = 1;
 const RDX = 2;
 const RBX = 3;
 const IF = 0x200;
+const OF = 0x800;
 /** What lies above is no system call (bddisasm, documentation of SHEMU_FLAG_SYSCALL). */
 const SYSTEM_CALLS = 0x1000;
 /** Interrupts through which Windows and Linux take system calls. */
@@ -30,6 +31,11 @@ export function needsRing0(handler: Handler = unknownInstruction): Handler {
     if (m.userMode) throw NO_PRIVILEGE;
     handler(m, i);
   };
+}
+
+/** INTO: only when OF is set, which the C emulator does not look at. */
+function overflowTrap(m: Emulation): void {
+  if (m.like === 'bddisasm' || (m.rflags & OF) !== 0) halt(m);
 }
 
 /** The end: what comes after it happens in the kernel, or not at all. */
@@ -97,12 +103,13 @@ function interruptFlag(value: number): Handler {
   return needsRing0((m) => m.setFlags(IF, value));
 }
 
-const NOT_FOLLOWED = [Mnemonic.Int1, Mnemonic.Int3, Mnemonic.Into, Mnemonic.Ud0, Mnemonic.Ud1, Mnemonic.Ud2];
+const NOT_FOLLOWED = [Mnemonic.Int1, Mnemonic.Int3, Mnemonic.Ud0, Mnemonic.Ud1, Mnemonic.Ud2];
 
 /** What has to do with the kernel. */
 export const systemHandlers = new Map<Mnemonic, Handler>([
   ...NOT_FOLLOWED.map((mnemonic): [Mnemonic, Handler] => [mnemonic, halt]),
   [Mnemonic.Int, interrupt],
+  [Mnemonic.Into, overflowTrap],
   [Mnemonic.Syscall, systemCall],
   [Mnemonic.Sysenter, systemCall],
   [Mnemonic.Swapgs, swapGs],
