@@ -15,8 +15,10 @@ import { ThreadSafety } from './detours/thread-safety.js';
 import { Dispatcher } from './dispatch/dispatch.js';
 import { EptDispatcher } from './dispatch/dispatch-ept.js';
 import type { EptContext } from './dispatch/ept-context.js';
+import { ExitOutcome } from './dispatch/exit-outcome.js';
 import { Grants } from './dispatch/grants.js';
 import { ReadOverlay } from './dispatch/read-overlay.js';
+import { RepIterations } from './dispatch/rep-iterations.js';
 import { StorePlan } from './dispatch/store-plan.js';
 import { VectorState } from './dispatch/vector-state.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
@@ -27,7 +29,7 @@ import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
 import { InstructionCache, type InstructionScope } from './instruction-cache/instruction-cache.js';
 import { IntegrityRegions } from './integrity/integrity-regions.js';
-import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
+import type { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
 import { PendingCommits } from './page-hooks/pending-commits.js';
@@ -104,6 +106,8 @@ export class Engine {
     readonly tick: TickHooks;
   };
   readonly counters = new EngineCounters();
+  /** What was done about the last exit. One object, filled anew at each exit. */
+  readonly lastExit = new ExitOutcome();
   /** Kernel memory that is compared with what it should hold at each tick. */
   readonly integrity: IntegrityRegions;
   /** Functions of the guest whose calls go through handlers of ours. */
@@ -206,6 +210,8 @@ export class Engine {
       pages: this.#pages,
       cache: this.#cache,
       grants,
+      rep: new RepIterations(port, port.vcpuCount),
+      outcome: this.lastExit,
       overlay,
       plan: new StorePlan(port, this.#pages, this.translator, overlay, vectors),
       vectors,
@@ -274,7 +280,7 @@ export class Engine {
     });
     this.threadSafety.register(detouredCode(this.detours));
     virtual.hiddenBytes = (cr3, va, bytes) => this.cloaks.overlay(cr3, va, bytes);
-    this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters);
+    this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters, this.lastExit);
   }
 
   /**
@@ -357,6 +363,11 @@ export class Engine {
       this.#shutdownReason = record.u32[EXIT_REGISTER] as ShutdownReason;
       return 'shutdown';
     }
+    const outcome = this.lastExit;
+    outcome.kind = this.#exitKind;
+    outcome.index = index;
+    outcome.reason = 'hooks';
+    const callsBefore = this.counters.hookCalls;
     let verdict = this.#fallback;
     try {
       this.#choosePaging(record, index);
@@ -370,6 +381,8 @@ export class Engine {
     } catch (cause) {
       this.#report('handler', 'handling an exit failed', cause);
     }
+    outcome.hookCalls = this.counters.hookCalls - callsBefore;
+    outcome.verdict = verdict;
     this.#runStages(record);
     this.#commit();
     this.#reply(record, index, verdict);
@@ -386,6 +399,11 @@ export class Engine {
     this.#removeDetours();
     this.cloaks.clear();
     this.#registerHooks.close();
+    try {
+      this.#context.rep.close();
+    } catch (cause) {
+      this.#report('backend', 'switching an exit off failed', cause);
+    }
     this.#cache.clear();
     this.hooks.regions.clear();
     this.hooks.virtual.clear();
@@ -467,6 +485,7 @@ export class Engine {
 
   #reply(record: VcpuRecord, index: number, verdict: Verdict): void {
     const action = index === this.port.vcpuCount ? Reply.RETRY : this.#replyOf(record, verdict);
+    this.lastExit.reply = action;
     try {
       this.port.reply(index, action);
     } catch (cause) {

@@ -20,6 +20,7 @@ export {
   ThreadSafety,
 } from './detours/thread-safety.js';
 export { AccessEvent } from './dispatch/access-event.js';
+export { ExitOutcome, type ExitReason } from './dispatch/exit-outcome.js';
 export { PageTableWrite } from './dispatch/page-table-write.js';
 export { Engine, type EngineOptions, type ReplyStage, type StepResult } from './engine.js';
 export type { EngineProblem, EngineProblemKind } from './engine-problem.js';

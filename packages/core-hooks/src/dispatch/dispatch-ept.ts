@@ -8,9 +8,11 @@ import {
   type VcpuRecord,
   Verdict,
 } from '@introd/abi';
+import { type DecodedInstruction, MAX_INSTRUCTION_LENGTH } from '@introd/x86';
 import { Fetch } from '../instruction-cache/instruction-cache.js';
 import type { DescriptorTableHooks } from '../register-hooks/descriptor-table-hooks.js';
 import { Walk } from '../translation/translator.js';
+import { DescriptorTableDispatcher } from './dispatch-descriptor-table.js';
 import type { EptContext } from './ept-context.js';
 import { ExitConclusion, Undecided } from './exit-conclusion.js';
 import { HookInquiry } from './hook-inquiry.js';
@@ -33,12 +35,14 @@ export class EptDispatcher {
   readonly #progress: readonly VcpuProgress[];
   readonly #inquiry: HookInquiry;
   readonly #conclusion: ExitConclusion;
+  readonly #descriptorTables: DescriptorTableDispatcher;
 
   constructor(context: EptContext) {
     this.#context = context;
     this.#progress = Array.from({ length: context.port.vcpuCount }, () => new VcpuProgress());
     this.#inquiry = new HookInquiry(context);
     this.#conclusion = new ExitConclusion(context, this.#inquiry);
+    this.#descriptorTables = new DescriptorTableDispatcher(context, this.#inquiry, this.#conclusion);
   }
 
   /** Decides about the EPT violation that a VCPU stands at. Does not throw: a failure gives the fallback verdict, or the stronger one that was reached. */
@@ -55,6 +59,7 @@ export class EptDispatcher {
       return verdict;
     } catch (cause) {
       this.#context.report('handler', 'handling an EPT violation failed', cause);
+      this.#context.outcome.reason = 'retry-failed';
       if (progress.mayFail()) {
         // What failed may work the next time; the guest makes the same access again.
         return Verdict.RETRY;
@@ -81,17 +86,31 @@ export class EptDispatcher {
     return bytes[0] === 0xcc || (bytes[0] === 0xcd && bytes[1] === 3);
   }
 
-  /** Decides about an instruction that loads or stores a descriptor table register. */
+  /** Decides about an instruction that loads or stores a descriptor table register. Does not throw, as {@link dispatch}. */
   dispatchDescriptorTable(vcpu: VcpuRecord, index: number, hooks: DescriptorTableHooks): Verdict {
-    const { event } = hooks;
-    event.vcpu = vcpu;
-    event.vcpuIndex = index;
-    event.flags = vcpu.get32('exitRegister');
-    return hooks.dispatch();
+    const progress = this.#progress[index]!;
+    this.#inquiry.open(vcpu, index, false);
+    this.#context.grants.end(index);
+    try {
+      let verdict = this.#descriptorTables.decide(vcpu, index, hooks);
+      if (verdict === Undecided.AGAIN) {
+        if (progress.mayRetry(vcpu.u32)) {
+          return Verdict.RETRY;
+        }
+        this.#reportLimit();
+        verdict = strongerVerdict(this.#inquiry.verdict, this.#context.fallback);
+      }
+      progress.noteHandled();
+      return verdict;
+    } catch (cause) {
+      this.#context.report('handler', 'handling a descriptor table exit failed', cause);
+      this.#context.outcome.reason = 'retry-failed';
+      return progress.mayFail() ? Verdict.RETRY : strongerVerdict(this.#inquiry.verdict, this.#context.fallback);
+    }
   }
 
   #decide(vcpu: VcpuRecord, index: number, progress: VcpuProgress): Verdict | typeof Undecided.AGAIN {
-    const { counters, grants, cache } = this.#context;
+    const { counters, grants, cache, outcome } = this.#context;
     const registers = vcpu.u32;
     counters.eptViolations++;
     grants.end(index);
@@ -99,6 +118,7 @@ export class EptDispatcher {
     if (cause === ExitCause.PAGE_WALK) {
       // The walker's reads, and its accessed and dirty bits, change no mapping.
       counters.pageWalks++;
+      outcome.reason = 'page-walk';
       return Verdict.ALLOWED;
     }
     if (cause === ExitCause.EVENT_DELIVERY) {
@@ -116,12 +136,22 @@ export class EptDispatcher {
         return this.#decideInstruction(access, progress);
       case Fetch.ADDED:
         // What faulted may have been other bytes than those that are guarded now.
+        outcome.reason = 'retry-not-cached';
         return Undecided.AGAIN;
       case Fetch.CHANGING:
+        outcome.reason = 'retry-changing';
         return Undecided.AGAIN;
       default:
-        // The processor will fault on it by itself, unless it runs on a translation that the tables do not have any more.
-        return (access & Access.EXECUTE) !== 0 ? this.#decideHardware(vcpu, progress, false) : Undecided.AGAIN;
+        if ((access & Access.EXECUTE) === 0) {
+          // The processor will fault on it by itself, unless it runs on a translation that the tables do not have any more.
+          outcome.reason = 'retry-fetch';
+          return Undecided.AGAIN;
+        }
+        if (fetched === Fetch.NOT_MAPPED && this.#nextPageIsMissing(registers)) {
+          this.#conclusion.injectPageFault();
+          return Undecided.AGAIN;
+        }
+        return this.#decideHardware(vcpu, progress, false);
     }
   }
 
@@ -131,11 +161,19 @@ export class EptDispatcher {
     const inquiry = this.#inquiry;
     const instruction = cache.instruction!;
     inquiry.list(instruction);
+    if (this.#stepsOverHook(instruction)) {
+      this.#context.outcome.reason = 'retry-rep';
+      return Undecided.AGAIN;
+    }
     // Some processors report a read along with a write.
     const access =
       !instruction.readsMemory && (exitAccess & ~Access.READ) !== 0 ? exitAccess & ~Access.READ : exitAccess;
     for (let attempt = 0; attempt < MAX_CONFLICTS; attempt++) {
       inquiry.reset();
+      if (inquiry.meetsPageFault()) {
+        this.#conclusion.injectPageFault();
+        return Undecided.AGAIN;
+      }
       inquiry.askInstruction(access);
       const verdict = this.#conclusion.conclude(access, progress, false);
       if (verdict !== Undecided.CONFLICT) {
@@ -144,6 +182,7 @@ export class EptDispatcher {
       }
       counters.emulationConflicts++;
     }
+    this.#context.outcome.reason = 'retry-conflict';
     return Undecided.AGAIN;
   }
 
@@ -164,9 +203,57 @@ export class EptDispatcher {
     if (progress.mayRetry(vcpu.u32)) {
       return Verdict.RETRY;
     }
-    this.#context.report('retry-limit', `an exit repeated ${MAX_RETRIES} times at the same instruction`);
+    this.#reportLimit();
     const verdict = this.#decideHardware(vcpu, progress, true);
     return verdict === Undecided.AGAIN ? Verdict.RETRY : verdict;
+  }
+
+  /**
+   * Has each element of a repeated string instruction exit when it comes near a hook, and no longer when the VCPU is at another instruction.
+   * @returns whether a reply would let it go past the hook, because that is not in force yet
+   */
+  #stepsOverHook(instruction: DecodedInstruction): boolean {
+    const { rep } = this.#context;
+    const { index } = this.#inquiry;
+    if (instruction.repeated) {
+      if (!this.#inquiry.nearsHook()) {
+        return false;
+      }
+      const inForce = rep.on;
+      rep.want(index);
+      return !inForce;
+    }
+    try {
+      rep.release(index);
+    } catch (cause) {
+      this.#context.report('backend', 'switching an exit off failed', cause);
+    }
+    return false;
+  }
+
+  /**
+   * Whether the instruction at RIP goes on behind its page, where nothing is mapped: the fetch cannot end, and not every processor reports
+   * the page fault by itself (behaviour 1.2.4, step 14).
+   */
+  #nextPageIsMissing(registers: Uint32Array): boolean {
+    const { translator, plan } = this.#context;
+    const low = registers[RIP]!;
+    const high = registers[RIP + 1]!;
+    const left = PAGE_SIZE - (low & (PAGE_SIZE - 1));
+    if (
+      left >= MAX_INSTRUCTION_LENGTH ||
+      translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high) !== Walk.OK
+    ) {
+      return false;
+    }
+    const next = (low + left) >>> 0;
+    plan.fault(next, next === 0 ? (high + 1) >>> 0 : high, false, false, true);
+    return true;
+  }
+
+  #reportLimit(): void {
+    this.#context.outcome.reason = 'retry-limit';
+    this.#context.report('retry-limit', `an exit repeated ${MAX_RETRIES} times at the same instruction`);
   }
 
   /** An exit on a frame that nothing restricts: the processor used stale rights, so they are set anew (behaviour 1.2.5). */
@@ -175,6 +262,7 @@ export class EptDispatcher {
     const frame = this.#inquiry.exitFrame;
     if (!rights.isRestricted(frame)) {
       counters.rightsRepairs++;
+      this.#context.outcome.reason = 'rights-repaired';
       rights.repair(frame as Gfn);
     }
   }

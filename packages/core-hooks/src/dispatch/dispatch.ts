@@ -2,6 +2,7 @@ import { ExitKind, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { EngineCounters } from '../counters.js';
 import type { RegisterHooks } from '../register-hooks/register-hooks.js';
 import type { EptDispatcher } from './dispatch-ept.js';
+import type { ExitOutcome } from './exit-outcome.js';
 
 const EXIT_KIND = u32Index('exitKind');
 
@@ -11,6 +12,7 @@ export class Dispatcher {
     readonly ept: EptDispatcher,
     readonly hooks: RegisterHooks,
     readonly counters: EngineCounters,
+    readonly outcome: ExitOutcome,
   ) {}
 
   /** The verdict about the exit in a record. */
@@ -34,6 +36,7 @@ export class Dispatcher {
       case ExitKind.BREAKPOINT: {
         counters.breakpoints++;
         const claimed = hooks.breakpoint.dispatch(record, index);
+        this.outcome.reason = claimed === undefined ? 'not-claimed' : 'claimed';
         if (claimed === undefined) {
           // Not ours: the guest takes its #BP, unless the INT3 went away after it was met.
           return this.ept.isBreakpoint(record) ? Verdict.ALLOWED : Verdict.RETRY;
@@ -43,6 +46,7 @@ export class Dispatcher {
       case ExitKind.VMCALL: {
         counters.vmcalls++;
         const claimed = hooks.vmcall.dispatch(record, index);
+        this.outcome.reason = claimed === undefined ? 'not-claimed' : 'claimed';
         if (claimed === undefined) {
           return Verdict.ALLOWED;
         }

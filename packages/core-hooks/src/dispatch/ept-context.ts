@@ -9,8 +9,10 @@ import type { PageRights } from '../page-hooks/page-rights.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
 import type { PageCache } from '../translation/page-cache.js';
 import type { Translator } from '../translation/translator.js';
+import type { ExitOutcome } from './exit-outcome.js';
 import type { Grants } from './grants.js';
 import type { ReadOverlay } from './read-overlay.js';
+import type { RepIterations } from './rep-iterations.js';
 import type { StorePlan } from './store-plan.js';
 import type { VectorState } from './vector-state.js';
 
@@ -29,6 +31,9 @@ export interface EptContext {
   readonly vectors: VectorState;
   /** What read hooks want the guest to see at the exit at hand. */
   readonly overlay: ReadOverlay;
+  readonly rep: RepIterations;
+  /** What is done about the exit at hand. */
+  readonly outcome: ExitOutcome;
   readonly counters: EngineCounters;
   /** Where calls of hooks are booked; undefined when nobody asks. */
   readonly ledger: Ledger | undefined;

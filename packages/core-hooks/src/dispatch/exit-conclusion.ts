@@ -21,6 +21,8 @@ const PAGE_FAULT = 14;
 const FAULT_PRESENT = 1;
 const FAULT_WRITE = 2;
 const FAULT_USER = 4;
+/** Set for fetches where pages can be marked as not executable. */
+const FAULT_FETCH = 0x10;
 
 /** Makes the verdict about an exit of what the hooks said, and carries out a store that the engine makes itself. */
 export class ExitConclusion {
@@ -65,17 +67,20 @@ export class ExitConclusion {
             return Undecided.AGAIN;
           }
           counters.emulatedWrites++;
+          if (this.#context.outcome.reason === 'hooks') {
+            this.#context.outcome.reason = 'emulated';
+          }
           inquiry.tellCommitted();
           return Verdict.ALLOWED_VIRTUAL;
         }
         case Plan.FAULT:
-          this.#injectPageFault();
+          this.injectPageFault();
           return Undecided.AGAIN;
         case Plan.NATIVE:
           verdict = plan.isReplacedNatively ? Verdict.NOT_ALLOWED : this.#allowNatively();
           break;
         default:
-          verdict = inquiry.pageTableTouched ? this.#blockUnknown() : this.#allowNatively();
+          verdict = inquiry.pageTableTouched ? this.blockUnknown() : this.#allowNatively();
       }
     }
     if (verdict === Verdict.NOT_ALLOWED) {
@@ -120,10 +125,12 @@ export class ExitConclusion {
     switch (this.#inquiry.supplyRead()) {
       case Supply.READY:
         counters.patchedReads++;
+        this.#context.outcome.reason = 'read-supplied';
         return Verdict.ALLOWED_PATCHED;
       case Supply.ELSEWHERE:
         return Verdict.ALLOWED;
       default: {
+        this.#context.outcome.reason = 'hidden-read';
         const text = this.#inquiry.instruction?.text ?? 'the processor';
         this.#context.report('hidden-read', `blocked a read of hidden bytes that no reply can show, by ${text}`);
         counters.blocked++;
@@ -132,18 +139,24 @@ export class ExitConclusion {
     }
   }
 
-  #blockUnknown(): Verdict {
+  /** Blocks a store to a page table whose value nobody can tell. */
+  blockUnknown(): Verdict {
+    this.#context.outcome.reason = 'unknown-value';
     const text = this.#inquiry.instruction?.text ?? 'the processor';
     this.#context.report('unknown-page-table-write', `blocked a page-table write of unknown value by ${text}`);
     return Verdict.NOT_ALLOWED;
   }
 
   /** Gives the guest the page fault that keeps its instruction from happening. */
-  #injectPageFault(): void {
+  injectPageFault(): void {
+    this.#context.outcome.reason = 'page-fault';
     const { plan, port } = this.#context;
     const { vcpu, index } = this.#inquiry;
     const error =
-      (plan.faultPresent ? FAULT_PRESENT : 0) | (plan.faultWrite ? FAULT_WRITE : 0) | (vcpu.cpl === 3 ? FAULT_USER : 0);
+      (plan.faultPresent ? FAULT_PRESENT : 0) |
+      (plan.faultWrite ? FAULT_WRITE : 0) |
+      (plan.faultFetch ? FAULT_FETCH : 0) |
+      (vcpu.cpl === 3 ? FAULT_USER : 0);
     try {
       port.inject(index, PAGE_FAULT, error, (BigInt(plan.faultHigh) << 32n) | BigInt(plan.faultLow));
     } catch (cause) {

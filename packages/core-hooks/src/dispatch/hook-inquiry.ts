@@ -13,6 +13,9 @@ import { ReadSupply, type Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
 
 const CR3 = u32Index('cr3');
+const RCX = u32Index('rcx');
+const RFLAGS = u32Index('rflags');
+const DIRECTION_FLAG = 0x400;
 const EXIT_SIZE = u32Index('exitSize');
 const EXIT_GPA = u32Index('exitGpa');
 const EXIT_GLA = u32Index('exitGla');
@@ -36,6 +39,8 @@ export class HookInquiry {
   readonly #supply: ReadSupply;
   readonly #event: AccessEvent;
   readonly #commits: CommitList;
+  /** Whether the exit is an EPT violation. */
+  #violation = true;
   /** Operand whose hooks are being called. */
   #operand = NO_OPERAND;
 
@@ -63,9 +68,13 @@ export class HookInquiry {
     this.#supply = new ReadSupply(context.pages, context.overlay);
   }
 
-  /** Turns to the exit of a VCPU. */
-  open(vcpu: VcpuRecord, index: number): void {
+  /**
+   * Turns to the exit of a VCPU.
+   * @param violation whether it is an EPT violation, whose record tells an address that the hardware used
+   */
+  open(vcpu: VcpuRecord, index: number, violation = true): void {
     this.vcpu = vcpu;
+    this.#violation = violation;
     this.index = index;
     this.#context.vectors.open(vcpu);
     this.instruction = undefined;
@@ -105,6 +114,104 @@ export class HookInquiry {
       // The length of an XSAVE area depends on XCR0.
       list.size[operand] ||= this.#context.vectors.areaSize();
     }
+  }
+
+  /**
+   * Whether a write of the instruction runs over the end of its page into one that it cannot write to: not mapped, or not for user code. The
+   * page fault is in the plan (behaviour 1.2.7).
+   */
+  meetsPageFault(): boolean {
+    const list = this.#list;
+    for (let operand = 0; operand < list.count; operand++) {
+      const offset = list.low[operand]! & OFFSET_MASK;
+      if ((list.access[operand]! & Access.WRITE) === 0 || offset + list.size[operand]! <= PAGE_SIZE) {
+        continue;
+      }
+      const low = (list.low[operand]! - offset + PAGE_SIZE) >>> 0;
+      const high = low === 0 ? (list.high[operand]! + 1) >>> 0 : list.high[operand]!;
+      if (this.#isExitPage(low, high)) {
+        continue;
+      }
+      const { translator, plan } = this.#context;
+      const registers = this.vcpu.u32;
+      const status = translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high);
+      const forbidden = this.vcpu.cpl === 3 && !(translator.user && translator.writable);
+      if (status === Walk.NO_MEMORY || (status === Walk.OK && !forbidden)) {
+        continue;
+      }
+      plan.fault(low, high, true, status === Walk.OK);
+      return true;
+    }
+    return false;
+  }
+
+  /**
+   * Whether a repeated string instruction would meet a hook before it leaves the pages of its current element; a reply lets it do as much
+   * when not every element exits.
+   */
+  nearsHook(): boolean {
+    const list = this.#list;
+    const registers = this.vcpu.u32;
+    const counter = registers[RCX + 1] === 0 ? registers[RCX]! : PAGE_SIZE;
+    const downwards = (registers[RFLAGS]! & DIRECTION_FLAG) !== 0;
+    for (let operand = 0; operand < list.count; operand++) {
+      const size = list.size[operand]!;
+      const low = list.low[operand]!;
+      const gpa = this.#resolve(this.vcpu, low, list.high[operand]!);
+      const page = gpa < 0 ? undefined : this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
+      if (page === undefined) {
+        continue;
+      }
+      const offset = low & OFFSET_MASK;
+      const length = Math.min(size * counter, PAGE_SIZE);
+      const first = downwards ? Math.max(offset + size - length, 0) : offset;
+      const end = downwards ? offset + size : offset + length;
+      if (
+        ((list.access[operand]! & Access.READ) !== 0 && overlapsAny(page.reads, first, end)) ||
+        ((list.access[operand]! & Access.WRITE) !== 0 && overlapsAny(page.writes, first, end))
+      ) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Reads what the guest shall see in an operand. @returns false when some of it is not mapped */
+  readOperand(operand: number, target: Uint8Array): boolean {
+    const list = this.#list;
+    if (operand >= list.count) {
+      return false;
+    }
+    for (let done = 0; done < target.length; ) {
+      const sum = list.low[operand]! + done;
+      const low = sum >>> 0;
+      const gpa = this.#resolve(
+        this.vcpu,
+        low,
+        sum > 0xffff_ffff ? (list.high[operand]! + 1) >>> 0 : list.high[operand]!,
+      );
+      const offset = low & OFFSET_MASK;
+      const count = Math.min(target.length - done, PAGE_SIZE - offset);
+      const page = gpa < 0 ? undefined : this.#context.pages.get(Math.floor(gpa / PAGE_SIZE));
+      if (page === undefined) {
+        return false;
+      }
+      target.set(page.bytes.subarray(offset, offset + count), done);
+      this.#context.overlay.apply(gpa, target, done, count);
+      done += count;
+    }
+    return true;
+  }
+
+  /** Whether a linear address is on the page of the access that the hardware reported. */
+  #isExitPage(low: number, high: number): boolean {
+    const registers = this.vcpu.u32;
+    return (
+      this.#violation &&
+      registers[EXIT_GLA_VALID] === 1 &&
+      registers[EXIT_GLA + 1] === high &&
+      (registers[EXIT_GLA]! ^ low) >>> 12 === 0
+    );
   }
 
   /** Frame of the access that the hardware reported. */
@@ -191,11 +298,7 @@ export class HookInquiry {
    */
   readonly #resolve = (vcpu: VcpuRecord, low: number, high: number): number => {
     const registers = vcpu.u32;
-    if (
-      registers[EXIT_GLA_VALID] === 1 &&
-      registers[EXIT_GLA + 1] === high &&
-      (registers[EXIT_GLA]! ^ low) >>> 12 === 0
-    ) {
+    if (this.#isExitPage(low, high)) {
       const page = (registers[EXIT_GPA]! & ~OFFSET_MASK) | (low & OFFSET_MASK);
       return (page >>> 0) + registers[EXIT_GPA + 1]! * 0x1_0000_0000;
     }
@@ -289,6 +392,7 @@ export class HookInquiry {
       const write = plan.view(page + entry, entrySize);
       if (mapsTheSame(write)) {
         counters.irrelevantPageTableWrites++;
+        this.#context.outcome.reason = 'irrelevant-page-table-write';
       } else {
         this.#call(hook, write);
         plan.takeReplacement(write);
@@ -356,4 +460,13 @@ export class HookInquiry {
     plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
     return plan.newBytes(event.gpa, event.size);
   }
+}
+
+function overlapsAny(hooks: readonly PageHook[], first: number, end: number): boolean {
+  for (const hook of hooks) {
+    if (hook.first < end && first < hook.end && !hook.removed) {
+      return true;
+    }
+  }
+  return false;
 }

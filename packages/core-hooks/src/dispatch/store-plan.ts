@@ -71,6 +71,8 @@ export class StorePlan {
   faultWrite = false;
   /** For FAULT: whether the page is there and forbidden, or not there. */
   faultPresent = false;
+  /** For FAULT: whether it is the fetch of the instruction that faults. */
+  faultFetch = false;
 
   #size = 0;
   #repeatedElement = false;
@@ -302,7 +304,7 @@ export class StorePlan {
     this.secondGpa = -1;
     this.gpa = resolve(vcpu, low, high);
     if (this.gpa < 0) {
-      this.#fault(low, high, true, false);
+      this.fault(low, high, true, false);
       return false;
     }
     if (onFirst < size) {
@@ -310,19 +312,21 @@ export class StorePlan {
       const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
       this.secondGpa = resolve(vcpu, nextLow, nextHigh);
       if (this.secondGpa < 0) {
-        this.#fault(nextLow, nextHigh, true, false);
+        this.fault(nextLow, nextHigh, true, false);
         return false;
       }
     }
     return true;
   }
 
-  #fault(low: number, high: number, write: boolean, present: boolean): void {
+  /** The instruction cannot happen: the guest gets a page fault at this address. */
+  fault(low: number, high: number, write: boolean, present: boolean, fetch = false): void {
     this.kind = Plan.FAULT;
     this.faultLow = low;
     this.faultHigh = high;
     this.faultWrite = write;
     this.faultPresent = present;
+    this.faultFetch = fetch;
   }
 
   /** Reads the source operand of MOVS, PUSH or POP. */
@@ -339,7 +343,7 @@ export class StorePlan {
         return false;
       }
       if (status !== Walk.OK || (vcpu.cpl === 3 && !this.#translator.user)) {
-        this.#fault(atLow, atHigh, false, status === Walk.OK);
+        this.fault(atLow, atHigh, false, status === Walk.OK);
         return false;
       }
       const offset = atLow & (PAGE_SIZE - 1);
