@@ -29,7 +29,7 @@ import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
 import { InstructionCache, type InstructionScope } from './instruction-cache/instruction-cache.js';
 import { IntegrityRegions } from './integrity/integrity-regions.js';
-import type { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
+import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
 import { PendingCommits } from './page-hooks/pending-commits.js';

@@ -126,11 +126,8 @@ export class DescriptorTableDispatcher {
 
 /** Offset of the opcode behind prefixes. */
 function opcodeAt({ bytes, bitness }: DecodedInstruction): number {
-  let at = 0;
-  while (at < bytes.length && (isPrefix(bytes[at]!) || (bitness === 64 && (bytes[at]! & 0xf0) === 0x40))) {
-    at++;
-  }
-  return at;
+  const opcode = bytes.findIndex((byte) => !isPrefix(byte) && !(bitness === 64 && (byte & 0xf0) === 0x40));
+  return Math.max(opcode, 0);
 }
 
 function isPrefix(byte: number): boolean {

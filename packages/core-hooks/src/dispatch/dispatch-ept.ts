@@ -237,8 +237,7 @@ export class EptDispatcher {
    */
   #nextPageIsMissing(registers: Uint32Array): boolean {
     const { translator, plan } = this.#context;
-    const low = registers[RIP]!;
-    const high = registers[RIP + 1]!;
+    const { linearLow: low, linearHigh: high } = this.#context.cache;
     const left = PAGE_SIZE - (low & (PAGE_SIZE - 1));
     if (
       left >= MAX_INSTRUCTION_LENGTH ||
