@@ -18,7 +18,7 @@ export const C_FIGURES = {
     'read 8 guest bytes by VA': 128,
     'read 4096 guest bytes by VA': 160,
   },
-  hooks: { 'set+remove+commit GPA hook': 124 },
+  hooks: { 'set+remove+commit GPA hook': 124, 'set+remove+commit GVA hook': 5774 },
   decoder: {
     'decode, per instruction': 125,
     'all accessed addresses of an instruction': 41,

@@ -1,7 +1,7 @@
 import { Access } from '@introd/abi';
 import { Engine } from '@introd/core-hooks';
 import { assert } from '../operation.mjs';
-import { DATA, syntheticGuest } from '../synthetic-guest.mjs';
+import { DATA, kernel, PML4, syntheticGuest } from '../synthetic-guest.mjs';
 
 /** Rights of a page whose writes are hooked. */
 const GUARDED = Access.READ | Access.EXECUTE;
@@ -29,7 +29,37 @@ function pageHook() {
   };
 }
 
+/** The same at a virtual address: four tables are guarded and read, and given back. */
+function virtualHook() {
+  const { port } = syntheticGuest();
+  const engine = new Engine(port);
+  const options = {
+    cr3: BigInt(PML4),
+    va: kernel(DATA + 0x100),
+    length: 8,
+    access: Access.WRITE,
+    callback: () => {},
+  };
+  return {
+    group: 'hooks',
+    op: 'set+remove+commit GVA hook',
+    run(count) {
+      for (let i = 0; i < count; i++) {
+        const hook = engine.hooks.virtual.set(options);
+        if (hook.gpa !== DATA + 0x100 || port.getPageAccess(DATA / 4096) !== GUARDED) {
+          assert(false, 'the page must be guarded');
+        }
+        hook.remove();
+        if (engine.step(0) !== 'idle') assert(false, 'there must be no exit');
+      }
+      const { page, pageTable, translation } = engine.hooks;
+      assert(page.count + pageTable.count + translation.count === 0, 'no hook may be left');
+      assert(port.getPageAccess(PML4 / 4096) === Access.ALL, 'the tables must have their rights back');
+    },
+  };
+}
+
 /** Setting and removing hooks. */
 export function operations() {
-  return [pageHook()];
+  return [pageHook(), virtualHook()];
 }
