@@ -19,6 +19,7 @@ import {
   OP_SRC,
   VCPU_RAX,
 } from './generated/layout';
+import { laterPart } from './mode';
 import { execNearBranch } from './near-branch';
 import { effectiveAddress, loadOfSize, readForUpdate, signExtend, storeOfSize, writeUpdated } from './operand';
 import { loadStack, moveStack, probeStackWrite, stackAddress } from './sized-stack';
@@ -84,7 +85,7 @@ function checkBounds(op: usize, size: u32): void {
   const address = effectiveAddress(op);
   const low = loadOfSize(address, size);
   if (fault) return;
-  const high = loadOfSize((address + size) & 0xffff_ffff, size);
+  const high = loadOfSize(laterPart(address + size), size);
   if (fault) return;
   const index = i64(signExtend(registerOfSize(load<u16>(op, OP_DST), size), size));
   if (index < i64(signExtend(low, size)) || index > i64(signExtend(high, size))) raise(VECTOR_BR, 0, 0);

@@ -10,7 +10,7 @@ import {
   VCPU_EXIT_CAUSE,
   VCPU_EXIT_INSTRUCTION_LENGTH,
 } from './generated/layout';
-import { isCanonical, linearMask } from './mode';
+import { isCanonical, laterPart } from './mode';
 import { ACCESS_READ, ACCESS_WRITE, bypassed, FRAME_CODE, frameFlags } from './physical';
 import { cpu } from './state';
 import { fillTlb, tlbEntry, tlbRead, tlbWrite } from './tlb';
@@ -123,7 +123,7 @@ function loadSlow(address: u64, size: usize): u64 {
   } else {
     const first = reach(address, ACCESS_READ, inFirst);
     if (fault) return 0;
-    const second = reach((address + inFirst) & linearMask, ACCESS_READ, size - inFirst);
+    const second = reach(laterPart(address + inFirst), ACCESS_READ, size - inFirst);
     if (fault) return 0;
     value = gather(first, inFirst) | (gather(second, size - inFirst) << (inFirst << 3));
   }
@@ -143,7 +143,7 @@ function prepare(address: u64, size: usize, access: u32): bool {
   writeInFirst = inFirst;
   const first = reach(address, access, inFirst);
   if (fault) return false;
-  writeSecond = reach((address + inFirst) & linearMask, access, size - inFirst);
+  writeSecond = reach(laterPart(address + inFirst), access, size - inFirst);
   writeFirst = first;
   return fault == 0;
 }
@@ -267,7 +267,7 @@ export function storeRmw64(_address: u64, value: u64): void {
 export function load128(address: u64): void {
   const low = load64(address);
   if (fault) return;
-  const high = load64(address + 8);
+  const high = load64(laterPart(address + 8));
   if (fault) return;
   lo128 = low;
   hi128 = high;
@@ -278,7 +278,7 @@ export function store128(address: u64, low: u64, high: u64): void {
   probeWrite(address, 16);
   if (fault) return;
   store64(address, low);
-  store64(address + 8, high);
+  store64(laterPart(address + 8), high);
 }
 
 /** Translates a range of at most one page for reading, so that reading it cannot fail. */
@@ -289,7 +289,7 @@ export function probeRead(address: u64, size: i32): void {
     reach(address, ACCESS_READ, size);
   } else {
     reach(address, ACCESS_READ, inFirst);
-    if (fault == 0) reach((address + inFirst) & linearMask, ACCESS_READ, size - inFirst);
+    if (fault == 0) reach(laterPart(address + inFirst), ACCESS_READ, size - inFirst);
   }
 }
 
@@ -309,7 +309,7 @@ export function storeProbed(offset: usize, from: usize, size: usize): void {
 /** Reads a range of at most one page, a multiple of 8 bytes, into linear memory. */
 export function loadRange(address: u64, to: usize, size: usize): void {
   probeRead(address, <i32>size);
-  for (let at: usize = 0; at < size && fault == 0; at += 8) store<u64>(to + at, load64(address + at));
+  for (let at: usize = 0; at < size && fault == 0; at += 8) store<u64>(to + at, load64(laterPart(address + at)));
 }
 
 /** Why the processor itself reads or writes a system structure: for an instruction, or to deliver an event. */

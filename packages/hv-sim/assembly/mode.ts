@@ -40,6 +40,14 @@ export let canonicalShift: u64 = 16;
 /** Bits that a linear address has in the current code: data of 16- and 32-bit code wraps at 4 GiB. */
 export let linearMask: u64 = 0xffff_ffff_ffff_ffff;
 
+/**
+ * Linear address of a later part of an operand: in 16- and 32-bit code it wraps at 4 GiB. An address that is canonical in
+ * no mode stays so.
+ */
+export function laterPart(address: u64): u64 {
+  return address & (linearMask | (u64(1) << 63));
+}
+
 /** EFER.LMA: long mode, be it 64-bit or compatibility mode. */
 export function isLongMode(): bool {
   return (load<u64>(cpu + VCPU_EFER) & EFER_LMA) != 0;

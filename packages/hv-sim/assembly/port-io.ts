@@ -9,6 +9,7 @@ import {
   OP_SIZE,
   SHUTDOWN_POWER_OFF,
   VCPU_RAX,
+  VCPU_TR_ATTRIBUTES,
   VCPU_TR_BASE,
   VCPU_TR_LIMIT,
 } from './generated/layout';
@@ -35,7 +36,8 @@ export function portAllowed(port: i32, size: i32): bool {
   if (cpl() <= (flags() & IOPL) >> 12) return true;
   const limit = load<u32>(cpu + VCPU_TR_LIMIT);
   const tss = load<u64>(cpu + VCPU_TR_BASE);
-  if (limit >= 0x67) {
+  // A 16-bit TSS has no bitmap.
+  if (limit >= 0x67 && load<u32>(cpu + VCPU_TR_ATTRIBUTES) & 8) {
     const map = u32(loadImplicit(tss + 0x66, 2));
     if (fault == 0 && map + (u32(port) >> 3) + 1 <= limit) {
       const bits = u32(loadImplicit(tss + map + (u32(port) >> 3), 2));

@@ -57,7 +57,7 @@ import {
   TR,
 } from './segment';
 import { cpl, cpu, setRegisterOfSize, setStackPointer, setStatus, stackPointer, ZF } from './state';
-import { isCanonicalForRegisters, isLongMode } from './mode';
+import { isCanonicalForRegisters, isLongMode, laterPart } from './mode';
 import { stackMask, topOfSize } from './sized-stack';
 
 /** Raises the exit of a table instruction; false when there is none to raise. */
@@ -77,7 +77,7 @@ export function loadTable(op: usize): void {
   if (fault) return;
   // Outside of 64-bit mode a base has 32 bits, with 16-bit operands 24.
   const size = load<u8>(op, OP_SIZE);
-  let base = size == 8 ? load64(address + 2) : load32(address + 2);
+  let base = size == 8 ? load64(address + 2) : load32(laterPart(address + 2));
   if (fault) return;
   if (size == 2) base &= 0xff_ffff;
   if (!isCanonicalForRegisters(base)) return raiseProtection(0);
@@ -96,7 +96,7 @@ export function storeTable(op: usize): void {
   store16(address, load<u32>(cpu + (interrupts ? VCPU_IDT_LIMIT : VCPU_GDT_LIMIT)));
   const base = load<u64>(cpu + (interrupts ? VCPU_IDT_BASE : VCPU_GDT_BASE));
   if (long) store64(address + 2, base);
-  else store32(address + 2, base);
+  else store32(laterPart(address + 2), base);
 }
 
 /** LLDT and LTR. */
@@ -167,7 +167,7 @@ export function loadFarPointer(op: usize): void {
   const address = effectiveAddress(op);
   const offset = size == 8 ? load64(address) : size == 4 ? load32(address) : load16(address);
   if (fault) return;
-  const selector = u32(load16(address + size));
+  const selector = u32(load16(laterPart(address + size)));
   if (fault) return;
   if (loadSegment(load<u8>(op, OP_KIND), selector)) setRegisterOfSize(load<u16>(op, OP_DST), size, offset);
 }

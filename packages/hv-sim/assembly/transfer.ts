@@ -24,7 +24,7 @@ import {
   readOuterStack,
 } from './inner-stack';
 import { load16, loadImplicit, storeStack } from './memory';
-import { codeMode, isLongMode } from './mode';
+import { codeMode, isLongMode, laterPart } from './mode';
 import { effectiveAddress, loadOfSize } from './operand';
 import {
   ATTRIBUTE_LONG,
@@ -177,7 +177,7 @@ export function farTransfer(op: usize, call: bool): void {
   const pointer = effectiveAddress(op);
   const target = loadOfSize(pointer, size);
   if (fault) return;
-  const selector = u32(load16(pointer + size));
+  const selector = u32(load16(laterPart(pointer + size)));
   if (fault) return;
   goFar(op, call, selector, target, size);
 }

@@ -1,3 +1,4 @@
+import { ShutdownReason } from '@introd/abi';
 import { expect, test } from 'vitest';
 import { AT, descriptor, ProtectedGuest, SELECTOR } from './protected-guest.js';
 
@@ -318,5 +319,49 @@ test('MASKMOVDQU and XLAT go through DS', () => {
     fault: db 0x66, 0x0f, 0xf7, 0xc0`);
   expect(guest.register('rcx')).toBe(0x99);
   expect(end).toBe(13);
+  expect(guest.frame(2)).toEqual([0, guest.label('fault')]);
+});
+
+test('an operand that wraps at 4 GiB has its rest at 0', () => {
+  const guest = new ProtectedGuest('32-bit');
+  // The last page of linear addresses is that of AT.data; the first one stays where it is.
+  guest.write32(AT.directory32 + 0x3ff * 4, 0x7007);
+  guest.write32(0x7000 + 0x3ff * 4, AT.data | 7);
+  guest.write32(AT.data + 0xffc, 0x4433_2211);
+  // LES EDI, [FFFFFFFCh] takes its selector from 0.
+  guest.write32(0, SELECTOR.data);
+  expect(guest.outcome('mov ebx, 0xfffffffe\nmov ecx, [ebx]\nmov ebx, 0xfffffffc\ndb 0xc4, 0x3b\nmov edx, es')).toBe(
+    ENDED,
+  );
+  expect(['rcx', 'rdi', 'rdx'].map((name) => guest.register(name as 'rcx'))).toEqual([
+    ((SELECTOR.data << 16) | 0x4433) >>> 0,
+    0x4433_2211,
+    SELECTOR.data,
+  ]);
+});
+
+test('code runs on from the last byte of 4 GiB to the first', () => {
+  const guest = new ProtectedGuest('32-bit');
+  guest.write32(AT.directory32 + 0x3ff * 4, 0x7007);
+  guest.write32(0x7000 + 0x3ff * 4, AT.data | 7);
+  // MOV AL, 66h across the end; OUT F4h, AL.
+  guest.write(AT.data + 0xfff, Uint8Array.of(0xb0));
+  guest.write(0, Uint8Array.of(0x66, 0xe6, 0xf4));
+  expect(guest.outcome('mov ebx, 0xffffffff\njmp ebx')).toBe(0x66);
+  expect(guest.record.rip).toBe(3n);
+});
+
+test('a third fault while a double fault is delivered stops the machine', () => {
+  const guest = new ProtectedGuest();
+  guest.record.set32('idtLimit', 0);
+  guest.outcome('ud2');
+  expect(guest.machine.shutdownReason).toBe(ShutdownReason.TRIPLE_FAULT);
+});
+
+test('a #GP while #NP is delivered is a double fault', () => {
+  const guest = new ProtectedGuest();
+  guest.gate(11, AT.stubs, 0x8e, 0);
+  guest.describe(SPARE, descriptor(0, 0xf_ffff, 0x13));
+  expect(guest.outcome(`mov eax, ${SPARE}\nfault: mov ds, ax`)).toBe(8);
   expect(guest.frame(2)).toEqual([0, guest.label('fault')]);
 });
