@@ -1,4 +1,4 @@
-import { Access } from '@introd/abi';
+import { Access, DescriptorTable } from '@introd/abi';
 import type { HookedThing } from '@introd/guest-lab';
 import { describe, expect, test } from 'vitest';
 import { GuardedLab } from './guarded-lab.js';
@@ -6,6 +6,8 @@ import { GuardedLab } from './guarded-lab.js';
 /** Offset of the guarded bytes in `LabGuardedPage`, and how many they are. */
 const GUARDED = 0x800;
 const GUARDED_SIZE = 16;
+/** IA32_LSTAR (SDM vol. 4, table 2-2). */
+const LSTAR = 0xc000_0082;
 /** CR4.SMEP. */
 const SMEP = 1n << 20n;
 
@@ -26,6 +28,24 @@ const guardedBytes: Guard = (lab, enforce) => {
 };
 
 const GUARDS: readonly { readonly thing: HookedThing; readonly hook: string; readonly guard: Guard }[] = [
+  {
+    thing: 'syscall-entry',
+    hook: 'lstar',
+    guard: (lab, enforce) => {
+      lab.engine.hooks.msr.set(LSTAR, (event) => {
+        event.verdict = lab.judge('lstar', enforce && event.newValue !== event.oldValue);
+      });
+    },
+  },
+  {
+    thing: 'interrupt-table',
+    hook: 'idtr',
+    guard: (lab, enforce) => {
+      lab.engine.hooks.descriptorTable.set(DescriptorTable.IDTR | DescriptorTable.WRITE, (event) => {
+        event.verdict = lab.judge('idtr', enforce && event.newBase !== event.oldBase);
+      });
+    },
+  },
   {
     thing: 'smep',
     hook: 'cr4',

@@ -12,6 +12,8 @@ const SMEP_BIT = 20;
 const TSD_BIT = 2;
 /** Bytes of an IDT of 256 gates. */
 const IDT_SIZE = 0x1000;
+/** Bytes of a gate. */
+const GATE_SIZE = 16;
 
 /** RAX = LSTAR. */
 const readSyscallEntry = `
@@ -99,14 +101,26 @@ LabInterruptTableAttack:
     lidt [LabIdtr+6]
     jmp LabReportEffect
 
+; The same table, shorter by its last gate, which nothing uses.
 LabInterruptTableBenign:
     xor r15d, r15d
     sidt [LabIdtr+6]
     mov rbx, [LabIdtr+8]
+    movzx r8d, word [LabIdtr+6]
+    sub word [LabIdtr+6], ${GATE_SIZE}
     lidt [LabIdtr+6]
+    mov qword [LabIdtr+8], 0
     sidt [LabIdtr+6]
     cmp rbx, [LabIdtr+8]
     setne r15b
+    movzx eax, word [LabIdtr+6]
+    add eax, ${GATE_SIZE}
+    cmp eax, r8d
+    setne al
+    movzx eax, al
+    add r15, rax
+    mov [LabIdtr+6], r8w
+    lidt [LabIdtr+6]
     jmp LabReportBenign
 
 ; r14 = 1 when the attack took effect
