@@ -1,14 +1,16 @@
 import { Access, u32Index, type VcpuRecord } from '@introd/abi';
 import type { DecodedInstruction } from './decoded-instruction.js';
-import { type MemoryOperand, NO_REGISTER } from './memory-operand.js';
+import { type MemoryOperand, NO_REGISTER, STACK_ADDRESS } from './memory-operand.js';
+import { elementAddresses, type OperandContext } from './vector-addresses.js';
 
 /** Most addresses of one instruction: ENTER with 31 levels reads and writes 62. */
 export const MAX_ACCESSES = 64;
 
 const RAX = u32Index('rax');
 const RCX = u32Index('rcx');
-const FS_BASE = u32Index('fsBase');
-const GS_BASE = u32Index('gsBase');
+const SS_ATTRIBUTES = u32Index('ssAttributes');
+/** D/B bit of a segment's access rights. */
+const SEGMENT_32 = 1 << 14;
 
 /**
  * The addresses that an instruction touches: parallel arrays, so that one list serves every exit without allocating.
@@ -16,6 +18,8 @@ const GS_BASE = u32Index('gsBase');
 export class AccessList {
   /** Number of entries that hold. */
   count = 0;
+  /** Whether addresses are missing, because the registers that they depend on are not to be had. */
+  incomplete = false;
   /** Low halves of the linear addresses. */
   readonly low = new Uint32Array(MAX_ACCESSES);
   /** High halves. */
@@ -38,25 +42,52 @@ export class AccessList {
 
 /**
  * Lists every address that an instruction touches when it executes with these registers, in the order of
- * {@link DecodedInstruction.memory}: of a repeated string instruction the element that comes next. 64-bit mode.
+ * {@link DecodedInstruction.memory}: of a repeated string instruction the element that comes next, of gathers and scatters the
+ * elements that their mask selects. Linear addresses, with segment bases, cut as the mode does it.
  * @param out receives the list
+ * @param context where vector registers and the size of the XSAVE area come from; without it such operands have size 0 or are missing
  */
-export function accessedAddresses(instruction: DecodedInstruction, vcpu: VcpuRecord, out: AccessList): void {
+export function accessedAddresses(
+  instruction: DecodedInstruction,
+  vcpu: VcpuRecord,
+  out: AccessList,
+  context?: OperandContext,
+): void {
   const operands = instruction.memory;
-  if (instruction.repeated && isExhausted(operands[0]!, vcpu.u32)) {
+  const registers = vcpu.u32;
+  out.incomplete = false;
+  if (instruction.repeated && isExhausted(operands[0]!, registers)) {
     out.count = 0;
     return;
   }
-  const count = Math.min(operands.length, MAX_ACCESSES);
-  for (let index = 0; index < count; index++) {
-    addressOf(operands[index]!, vcpu.u32, out, index);
+  const listed = Math.min(operands.length, MAX_ACCESSES);
+  let count = 0;
+  for (let index = 0; index < listed; index++) {
+    const operand = operands[index]!;
+    addressOf(operand, registers, out, count);
+    if (operand.elements === undefined) {
+      if (operand.size === 0) {
+        out.size[count] = context?.xsave?.areaSize() ?? 0;
+      }
+      count++;
+    } else {
+      count = elementAddresses(operand, registers, out, count, context);
+    }
   }
   out.count = count;
 }
 
-/** Whether the counter of a repeated string instruction is zero: it touches nothing then. */
+/** Whether the counter of a repeated string instruction, which has the size of its addresses, is zero: it touches nothing then. */
 function isExhausted(operand: MemoryOperand, registers: Uint32Array): boolean {
-  return registers[RCX] === 0 && (operand.address32 || registers[RCX + 1] === 0);
+  const low = registers[RCX]!;
+  switch (operand.addressSize) {
+    case 64:
+      return low === 0 && registers[RCX + 1] === 0;
+    case 16:
+      return (low & 0xffff) === 0;
+    default:
+      return low === 0;
+  }
 }
 
 // Every sum is brought back to 32 bits at once: a value that is neither would be boxed, 16 bytes for each exit.
@@ -97,14 +128,25 @@ function addressOf(operand: MemoryOperand, registers: Uint32Array, out: AccessLi
     high = (high + offsetHigh + (sum > 0xffff_ffff ? 1 : 0)) | 0;
     low = sum >>> 0;
   }
-  if (operand.address32) {
-    high = 0;
+  const { addressSize } = operand;
+  if (operand.aligned) {
+    // The distance from the aligned RSP is the displacement.
+    low = ((registers[RAX + operand.base * 2]! & ~15) + operand.displacementLow) >>> 0;
   }
-  if (operand.segment !== undefined) {
-    const at = operand.segment === 'fs' ? FS_BASE : GS_BASE;
-    const sum = low + registers[at]!;
-    high = (high + (registers[at + 1]! | 0) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+  if (addressSize !== 64) {
+    high = 0;
+    if (addressSize === 16 || (addressSize === STACK_ADDRESS && (registers[SS_ATTRIBUTES]! & SEGMENT_32) === 0)) {
+      low &= 0xffff;
+    }
+  }
+  const segmentBase = operand.segmentBase;
+  if (segmentBase >= 0) {
+    const sum = low + registers[segmentBase]!;
+    high = (high + (registers[segmentBase + 1]! | 0) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
     low = sum >>> 0;
+  }
+  if (operand.linear32) {
+    high = 0;
   }
   out.low[index] = low;
   out.high[index] = high;

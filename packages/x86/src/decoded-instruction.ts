@@ -1,27 +1,67 @@
 import { Access } from '@introd/abi';
-import { InstructionInfoFactory } from 'iced-x86';
 import {
   type Bitness,
-  type Code,
+  Code,
   type DecodeFailure,
   decodeInto,
   emptyInstruction,
   FlowControl,
   type Instruction,
-  MemorySizeExt,
   Mnemonic,
-  OpAccess,
-  OpKind,
-  Register,
-  RegisterExt,
 } from './decoder.js';
 import { instructionText } from './instruction-text.js';
-import { MemoryOperand, NO_REGISTER, OperandKind } from './memory-operand.js';
-import { StoreOperation, storeOperationOf, storesUpperHalf } from './store-operation.js';
-import { NO_SOURCE, SourceKind, type ValueSource } from './value-source.js';
+import { type MemoryOperand, OperandKind } from './memory-operand.js';
+import { memoryOperandsOf, operandPatternOf } from './memory-operand-list.js';
+import { StoreOperation } from './store-operation.js';
+import { storeOf, storeOperandOf } from './stored-value.js';
+import type { ValueSource } from './value-source.js';
 
-const RAX = 0;
-const RSI = 6;
+/** Instructions that load or store the descriptor table registers, LDTR and TR. */
+const DESCRIPTOR_INSTRUCTIONS = {
+  lidt: Mnemonic.Lidt,
+  lgdt: Mnemonic.Lgdt,
+  lldt: Mnemonic.Lldt,
+  ltr: Mnemonic.Ltr,
+  sidt: Mnemonic.Sidt,
+  sgdt: Mnemonic.Sgdt,
+  sldt: Mnemonic.Sldt,
+  str: Mnemonic.Str,
+} as const;
+/** Name of an instruction on descriptor tables. */
+export type DescriptorInstruction = keyof typeof DESCRIPTOR_INSTRUCTIONS;
+
+const DESCRIPTOR_BY_MNEMONIC = new Map<Mnemonic, DescriptorInstruction>(
+  (Object.keys(DESCRIPTOR_INSTRUCTIONS) as DescriptorInstruction[]).map((name) => [
+    DESCRIPTOR_INSTRUCTIONS[name],
+    name,
+  ]),
+);
+
+/** What {@link FORMS} keeps of a form. */
+interface FormFacts {
+  readonly mnemonic: Mnemonic;
+  readonly branch: boolean;
+  readonly string: boolean;
+  readonly descriptor: DescriptorInstruction | undefined;
+}
+
+/** Facts of the forms that were seen, by their number. */
+const FORMS: (FormFacts | undefined)[] = [];
+
+function factsOf(instruction: Instruction, code: Code): FormFacts {
+  let facts = FORMS[code];
+  if (facts === undefined) {
+    const { mnemonic } = instruction;
+    facts = {
+      mnemonic,
+      branch: instruction.flowControl !== FlowControl.Next,
+      string: instruction.isStringInstruction,
+      descriptor: DESCRIPTOR_BY_MNEMONIC.get(mnemonic),
+    };
+    FORMS[code] = facts;
+  }
+  return facts;
+}
 
 /** What {@link decodeInstruction} computes of the decoder library's object. */
 interface Parts {
@@ -29,16 +69,13 @@ interface Parts {
   readonly ip: bigint;
   readonly bitness: Bitness;
   readonly code: Code;
-  readonly mnemonic: Mnemonic;
+  readonly facts: FormFacts;
   readonly repeated: boolean;
   readonly locked: boolean;
-  readonly branch: boolean;
   readonly memory: readonly MemoryOperand[];
-  readonly incompleteOperands: boolean;
   readonly storeOperation: StoreOperation;
   readonly storeOperand: number;
   readonly source: ValueSource;
-  readonly operandSize: number;
 }
 
 /**
@@ -69,7 +106,7 @@ export class DecodedInstruction {
   readonly writesMemory: boolean;
   /** Every memory operand: explicit ones first, then those of the stack. One element of a repeated string instruction. */
   readonly memory: readonly MemoryOperand[];
-  /** Whether the instruction touches memory that {@link memory} does not list (gather, scatter). */
+  /** Whether its addresses depend on vector registers (gather, scatter), which are only to be had with a context. */
   readonly incompleteOperands: boolean;
   /** How the value stored to memory is made; NONE when nothing is stored or it is not known. */
   readonly storeOperation: StoreOperation;
@@ -77,29 +114,45 @@ export class DecodedInstruction {
   readonly storeOperand: number;
   /** The source of the stored value. */
   readonly source: ValueSource;
-  /** Size of the stored operand in bytes, or of the one that would be. */
+  /** Size of the operand that is stored to in bytes; 0 when there is none, or the processor's state decides. */
   readonly operandSize: number;
+  /** An instruction on descriptor table registers, LDTR or TR. */
+  readonly descriptorInstruction: DescriptorInstruction | undefined;
+  /** INT3 of one byte. `INT 3` of two bytes does not exit as a breakpoint exception does (SDM vol. 3C, 26.2). */
+  readonly isBreakpoint: boolean;
+  /** MOV, XCHG or CMPXCHG of 4 bytes to memory: what 32-bit code writes one half of a PAE entry with. */
+  readonly storesEntryHalf: boolean;
   #text: string | undefined;
 
   /** @internal */
   constructor(parts: Parts) {
+    const { memory, facts, storeOperand } = parts;
     this.bytes = parts.bytes;
     this.length = parts.bytes.length;
     this.ip = parts.ip;
     this.bitness = parts.bitness;
     this.code = parts.code;
-    this.mnemonic = parts.mnemonic;
+    this.mnemonic = facts.mnemonic;
     this.repeated = parts.repeated;
     this.locked = parts.locked;
-    this.branch = parts.branch;
-    this.memory = parts.memory;
-    this.readsMemory = parts.memory.some((operand) => (operand.access & Access.READ) !== 0);
-    this.writesMemory = parts.memory.some((operand) => (operand.access & Access.WRITE) !== 0);
-    this.incompleteOperands = parts.incompleteOperands;
+    this.branch = facts.branch;
+    this.memory = memory;
+    let access = 0;
+    let incomplete = false;
+    for (let index = 0; index < memory.length; index++) {
+      access |= memory[index]!.access;
+      incomplete ||= memory[index]!.kind === OperandKind.VECTOR_INDEXED;
+    }
+    this.readsMemory = (access & Access.READ) !== 0;
+    this.writesMemory = (access & Access.WRITE) !== 0;
+    this.incompleteOperands = incomplete;
     this.storeOperation = parts.storeOperation;
-    this.storeOperand = parts.storeOperand;
+    this.storeOperand = storeOperand;
     this.source = parts.source;
-    this.operandSize = parts.operandSize;
+    this.operandSize = storeOperand < 0 ? 0 : memory[storeOperand]!.size;
+    this.descriptorInstruction = facts.descriptor;
+    this.isBreakpoint = parts.code === Code.Int3;
+    this.storesEntryHalf = this.operandSize === 4 && ENTRY_HALF_STORES.has(parts.storeOperation);
   }
 
   /** The instruction in Intel syntax, made when it is first asked for. For people; nothing is decided by it. */
@@ -109,9 +162,14 @@ export class DecodedInstruction {
   }
 }
 
-// One of each is enough: decoding is synchronous, and nothing of these objects outlives a call.
+const ENTRY_HALF_STORES: ReadonlySet<StoreOperation> = new Set([
+  StoreOperation.MOVE,
+  StoreOperation.XCHG,
+  StoreOperation.CMPXCHG,
+]);
+
+// One is enough: decoding is synchronous, and nothing of the object outlives a call.
 const scratch = emptyInstruction();
-const infoFactory = new InstructionInfoFactory();
 
 /**
  * Decodes the first instruction of `bytes`.
@@ -125,220 +183,28 @@ export function decodeInstruction(
   ip: bigint,
   bitness: Bitness = 64,
 ): DecodedInstruction | DecodeFailure {
-  const failure = decodeInto(bytes, ip, bitness, scratch);
+  const failure = decodeInto(bytes, ip, bitness, scratch, 'bounds');
   if (failure !== undefined) {
     return failure;
   }
-  const { memory, incomplete } = memoryOperandsOf(scratch);
-  const storeOperand = storeOperandOf(scratch.mnemonic, memory);
-  const store = storeOf(scratch, memory, storeOperand);
+  const { code } = scratch;
+  const facts = factsOf(scratch, code);
+  // A copy: the caller's bytes are often a view of guest memory.
+  const own = bytes.slice(0, scratch.length);
+  const memory = memoryOperandsOf(scratch, operandPatternOf(scratch, code, bitness), own, bitness);
+  const storeOperand = storeOperandOf(memory);
+  const store = storeOf(scratch, facts.mnemonic, memory, storeOperand);
   return new DecodedInstruction({
-    bytes: bytes.slice(0, scratch.length),
+    bytes: own,
     ip,
     bitness,
-    code: scratch.code,
-    mnemonic: scratch.mnemonic,
-    repeated: scratch.isStringInstruction && (scratch.hasRepPrefix || scratch.hasRepnePrefix),
-    locked: scratch.hasLockPrefix || (scratch.mnemonic === Mnemonic.Xchg && storeOperand >= 0),
-    branch: scratch.flowControl !== FlowControl.Next,
+    code,
+    facts,
+    repeated: facts.string && (scratch.hasRepPrefix || scratch.hasRepnePrefix),
+    locked: storeOperand >= 0 && (scratch.hasLockPrefix || facts.mnemonic === Mnemonic.Xchg),
     memory,
-    incompleteOperands: incomplete,
     storeOperation: store.operation,
     storeOperand,
     source: store.source,
-    operandSize: storeOperand >= 0 ? memory[storeOperand]!.size : 0,
   });
-}
-
-function accessOf(access: OpAccess): number {
-  switch (access) {
-    case OpAccess.Read:
-    case OpAccess.CondRead:
-      return Access.READ;
-    case OpAccess.Write:
-    case OpAccess.CondWrite:
-      return Access.WRITE;
-    case OpAccess.ReadWrite:
-    case OpAccess.ReadCondWrite:
-      return Access.READ | Access.WRITE;
-    default:
-      return Access.NONE;
-  }
-}
-
-/** Number of a general register of any size; {@link NO_REGISTER} for the others. */
-function generalNumber(register: Register): number {
-  return register !== Register.None && RegisterExt.isGPR(register) ? RegisterExt.number(register) : NO_REGISTER;
-}
-
-/** AH, CH, DH, BH are numbered 4..7 by the library, as in their encoding. */
-function isHighByte(register: Register): boolean {
-  return register >= Register.AH && register <= Register.BH;
-}
-
-function memoryOperandsOf(instruction: Instruction): { memory: MemoryOperand[]; incomplete: boolean } {
-  const memory: MemoryOperand[] = [];
-  let incomplete = false;
-  const mnemonic = instruction.mnemonic;
-  const isString = instruction.isStringInstruction;
-  const elementSize = isString ? MemorySizeExt.size(instruction.memorySize) : 0;
-  let explicit = false;
-  for (let op = 0; op < instruction.opCount; op++) {
-    explicit ||= instruction.opKind(op) === OpKind.Memory;
-  }
-  const bitRegister =
-    explicit && isBitString(mnemonic) && instruction.opKind(1) === OpKind.Register
-      ? generalNumber(instruction.opRegister(1))
-      : NO_REGISTER;
-  const info = infoFactory.info(instruction);
-  const used = info.usedMemory();
-  for (const item of used) {
-    const access = accessOf(item.access);
-    const { base, index } = item;
-    if (access === Access.NONE) {
-      continue;
-    }
-    if (index !== Register.None && RegisterExt.isVectorRegister(index)) {
-      incomplete = true;
-      continue;
-    }
-    const baseNumber = generalNumber(base);
-    let kind: OperandKind = OperandKind.EXPLICIT;
-    if (isString) {
-      kind = baseNumber === RSI ? OperandKind.STRING_SOURCE : OperandKind.STRING_DESTINATION;
-    } else if (explicit && memory.length === 0) {
-      kind = bitRegister === NO_REGISTER ? OperandKind.EXPLICIT : OperandKind.BIT_STRING;
-    } else if (item.segment === Register.SS) {
-      kind = access === Access.WRITE ? OperandKind.STACK_PUSH : OperandKind.STACK_POP;
-    }
-    const displacement = BigInt.asUintN(64, item.displacement);
-    const size = MemorySizeExt.size(item.memorySize);
-    memory.push(
-      new MemoryOperand(
-        kind,
-        access,
-        size === 0 ? elementSize : size,
-        baseNumber,
-        generalNumber(index),
-        31 - Math.clz32(item.scale),
-        Number(displacement & 0xffff_ffffn),
-        Number(displacement >> 32n),
-        item.segment === Register.FS ? 'fs' : item.segment === Register.GS ? 'gs' : undefined,
-        (base !== Register.None && RegisterExt.isGPR32(base)) ||
-          (index !== Register.None && RegisterExt.isGPR32(index)),
-        index === Register.AL,
-        kind === OperandKind.BIT_STRING ? bitRegister : NO_REGISTER,
-      ),
-    );
-    item.free();
-  }
-  info.free();
-  return { memory, incomplete };
-}
-
-function isBitString(mnemonic: Mnemonic): boolean {
-  return (
-    mnemonic === Mnemonic.Bt || mnemonic === Mnemonic.Bts || mnemonic === Mnemonic.Btr || mnemonic === Mnemonic.Btc
-  );
-}
-
-/** Index of the one operand that is written; -1 when none is, or more than one (far calls, ENTER). */
-function storeOperandOf(mnemonic: Mnemonic, memory: readonly MemoryOperand[]): number {
-  let found = -1;
-  for (let index = 0; index < memory.length; index++) {
-    if ((memory[index]!.access & Access.WRITE) !== 0) {
-      if (found >= 0) {
-        return -1;
-      }
-      found = index;
-    }
-  }
-  return mnemonic === Mnemonic.Enter ? -1 : found;
-}
-
-function storeOf(
-  instruction: Instruction,
-  memory: readonly MemoryOperand[],
-  storeOperand: number,
-): { operation: StoreOperation; source: ValueSource } {
-  const mnemonic = instruction.mnemonic;
-  let operation = storeOperand < 0 ? StoreOperation.NONE : storeOperationOf(mnemonic);
-  if (operation === StoreOperation.MOVS && !instruction.isStringInstruction) {
-    // The SSE2 move of a double shares its mnemonic with the string instruction.
-    operation = StoreOperation.VECTOR;
-  }
-  const none = { operation: StoreOperation.NONE, source: NO_SOURCE };
-  switch (operation) {
-    case StoreOperation.NONE:
-      return none;
-    case StoreOperation.STOS:
-      return { operation, source: { ...NO_SOURCE, kind: SourceKind.REGISTER, register: RAX } };
-    case StoreOperation.MOVS:
-      return { operation, source: fromMemory(memory, storeOperand) };
-    case StoreOperation.CALL:
-      // A far call pushes CS as well; it has two stores and does not come here.
-      return { operation, source: NO_SOURCE };
-    case StoreOperation.PUSH:
-    case StoreOperation.POP: {
-      const source = memory.length === 2 ? fromMemory(memory, storeOperand) : sourceOf(instruction, 0);
-      return source.kind === SourceKind.NONE ? none : { operation, source };
-    }
-    case StoreOperation.CMPXCHG8B:
-    case StoreOperation.CMPXCHG16B:
-    case StoreOperation.INC:
-    case StoreOperation.DEC:
-    case StoreOperation.NOT:
-    case StoreOperation.NEG:
-      return { operation, source: NO_SOURCE };
-    case StoreOperation.VECTOR: {
-      const source = sourceOf(instruction, 1);
-      if (instruction.opCount !== 2 || instruction.hasOpMask || source.kind === SourceKind.NONE) {
-        return none;
-      }
-      // MOVQ and MOVD also store general registers.
-      return source.kind === SourceKind.REGISTER
-        ? { operation: StoreOperation.MOVE, source }
-        : { operation, source: { ...source, byteOffset: storesUpperHalf(mnemonic) ? 8 : 0 } };
-    }
-    default: {
-      // XCHG and TEST-like forms may name the register first; it is always the operand that is not memory.
-      const position = instruction.opKind(0) === OpKind.Memory ? 1 : 0;
-      const source = sourceOf(instruction, position);
-      return source.kind === SourceKind.NONE ? none : { operation, source };
-    }
-  }
-}
-
-function fromMemory(memory: readonly MemoryOperand[], storeOperand: number): ValueSource {
-  return { ...NO_SOURCE, kind: SourceKind.MEMORY, operand: memory.length === 2 ? 1 - storeOperand : storeOperand };
-}
-
-function sourceOf(instruction: Instruction, position: number): ValueSource {
-  if (position >= instruction.opCount) {
-    return NO_SOURCE;
-  }
-  const kind = instruction.opKind(position);
-  if (kind === OpKind.Register) {
-    const register = instruction.opRegister(position);
-    if (RegisterExt.isGPR(register)) {
-      const highByte = isHighByte(register);
-      // The library numbers AL, CL, DL, BL, AH, CH, DH, BH, SPL.. in sequence; the encoding gives AH..BH 4..7.
-      const register64 = RegisterExt.number(RegisterExt.fullRegister(register));
-      return { ...NO_SOURCE, kind: SourceKind.REGISTER, register: register64, highByte };
-    }
-    if (RegisterExt.isVectorRegister(register)) {
-      return { ...NO_SOURCE, kind: SourceKind.VECTOR, register: RegisterExt.number(register) };
-    }
-    return NO_SOURCE;
-  }
-  if (kind >= OpKind.Immediate8 && kind <= OpKind.Immediate32to64) {
-    const value = BigInt.asUintN(64, instruction.immediate(position));
-    return {
-      ...NO_SOURCE,
-      kind: SourceKind.IMMEDIATE,
-      low: Number(value & 0xffff_ffffn),
-      high: Number(value >> 32n),
-    };
-  }
-  return NO_SOURCE;
 }

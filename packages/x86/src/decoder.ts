@@ -4,9 +4,11 @@
  * embedded machine may use it without sharing the engine's knowledge of operands and effects.
  */
 import { Decoder, DecoderError, DecoderOptions, Instruction } from 'iced-x86';
+import { type Bitness, MAX_INSTRUCTION_LENGTH, type PlacedDecoder, placeDecoder } from './placed-decoder.js';
 
 export {
   Code,
+  CodeExt,
   CodeSize,
   ConditionCode,
   CpuidFeature,
@@ -22,12 +24,7 @@ export {
   Register,
   RegisterExt,
 } from 'iced-x86';
-
-/** Longest instruction in bytes; more prefixes raise #GP (SDM vol. 2, 2.3.11). */
-export const MAX_INSTRUCTION_LENGTH = 15;
-
-/** Default operand and address size of a code segment in bits. */
-export type Bitness = 16 | 32 | 64;
+export { type Bitness, MAX_INSTRUCTION_LENGTH } from './placed-decoder.js';
 
 /** Why bytes are not an instruction. */
 export type DecodeFailure = 'invalid' | 'incomplete';
@@ -38,6 +35,7 @@ export type DecodeFailure = 'invalid' | 'incomplete';
  * @param ip address of the first byte, for RIP-relative operands and branch targets
  * @param bitness default operand and address size of the code segment
  * @param out receives the instruction; it is an object of the decoder library and stays usable until its owner frees it
+ * @param variant which instructions there are beside those that every processor has
  * @returns undefined when `out` holds the instruction; `incomplete` when it needs more bytes than there are
  */
 export function decodeInto(
@@ -45,12 +43,53 @@ export function decodeInto(
   ip: bigint,
   bitness: Bitness,
   out: Instruction,
+  variant: DecoderVariant = 'common',
 ): DecodeFailure | undefined {
-  const code = bytes.length > MAX_INSTRUCTION_LENGTH ? bytes.subarray(0, MAX_INSTRUCTION_LENGTH) : bytes;
-  if (code.length === 0) {
+  if (bytes.length === 0) {
     return 'incomplete';
   }
-  const decoder = new Decoder(bitness, code, DecoderOptions.None);
+  const length = placedFor(bitness, variant)?.decode(bytes, ip, out) ?? 0;
+  if (length > 0) {
+    return length <= bytes.length ? undefined : 'incomplete';
+  }
+  return decodeExactly(bytes, ip, bitness, out, variant);
+}
+
+/**
+ * Instructions that processors treat differently: `bounds` knows those of MPX, which are NOPs (`common`) on processors without it
+ * (SDM vol. 2A, BNDMOV).
+ */
+export type DecoderVariant = 'common' | 'bounds';
+
+const OPTIONS: Readonly<Record<DecoderVariant, DecoderOptions>> = {
+  common: DecoderOptions.None,
+  bounds: DecoderOptions.MPX,
+};
+
+type PlacedDecoders = Partial<Record<Bitness, PlacedDecoder | null>>;
+/** One for each size of code, made when it is first needed; null when there can be none. */
+const placed: Readonly<Record<DecoderVariant, PlacedDecoders>> = { common: {}, bounds: {} };
+
+function placedFor(bitness: Bitness, variant: DecoderVariant): PlacedDecoder | null {
+  const decoders = placed[variant];
+  let decoder = decoders[bitness];
+  if (decoder === undefined) {
+    decoder = placeDecoder(bitness, OPTIONS[variant]);
+    decoders[bitness] = decoder;
+  }
+  return decoder;
+}
+
+/** Decodes with a decoder that has no more than these bytes, so that it tells what is wrong with them. */
+function decodeExactly(
+  bytes: Uint8Array,
+  ip: bigint,
+  bitness: Bitness,
+  out: Instruction,
+  variant: DecoderVariant,
+): DecodeFailure | undefined {
+  const code = bytes.length > MAX_INSTRUCTION_LENGTH ? bytes.subarray(0, MAX_INSTRUCTION_LENGTH) : bytes;
+  const decoder = new Decoder(bitness, code, OPTIONS[variant]);
   try {
     decoder.ip = ip;
     decoder.decodeOut(out);

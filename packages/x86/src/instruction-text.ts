@@ -19,7 +19,9 @@ export function instructionText(bytes: Uint8Array, ip: bigint, bitness: Bitness 
   }
   const instruction = emptyInstruction();
   try {
-    return decodeInto(bytes, ip, bitness, instruction) === undefined ? formatter.format(instruction) : '(bad)';
+    return decodeInto(bytes, ip, bitness, instruction, 'bounds') === undefined
+      ? formatter.format(instruction)
+      : '(bad)';
   } finally {
     instruction.free();
   }

@@ -48,6 +48,33 @@ export function rotateOrShift(
   result.high = Number(stored >> 32n);
 }
 
+/**
+ * SHLD and SHRD: shifts a value of 2 to 8 bytes and fills it from another; the result is in the halves of {@link result}. A count above
+ * the size, which only 2 bytes can have, is not defined (SDM vol. 2B, SHLD); it is taken as a shift through value, source, value.
+ * @param left SHLD
+ * @param count as the instruction gives it
+ */
+export function doubleShift(
+  left: boolean,
+  low: number,
+  high: number,
+  sourceLow: number,
+  sourceHigh: number,
+  count: number,
+  size: number,
+): void {
+  const bits = BigInt(size * 8);
+  const by = BigInt(count & (size === 8 ? 63 : 31));
+  const cut = (half: number, upper: number): bigint =>
+    BigInt.asUintN(size * 8, (BigInt(upper >>> 0) << 32n) | BigInt(half >>> 0));
+  const value = cut(low, high);
+  const source = cut(sourceLow, sourceHigh);
+  const three = (value << (2n * bits)) | (source << bits) | value;
+  const stored = BigInt.asUintN(size * 8, left ? (three << by) >> (2n * bits) : three >> by);
+  result.low = Number(stored & 0xffff_ffffn);
+  result.high = Number(stored >> 32n);
+}
+
 function rotateLeft(value: bigint, count: number, bits: number): bigint {
   return BigInt.asUintN(bits, (value << BigInt(count)) | (value >> BigInt(bits - count)));
 }

@@ -1,13 +1,14 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
 import { add, Flag, logic, lowMask, result, STATUS_FLAGS, subtract } from './arithmetic.js';
 import type { DecodedInstruction } from './decoded-instruction.js';
-import { rotateOrShift } from './shift.js';
+import { doubleShift, rotateOrShift } from './shift.js';
 import { StoreOperation } from './store-operation.js';
-import { SourceKind } from './value-source.js';
+import { COUNT_IN_CL, SourceKind } from './value-source.js';
 
 const GENERAL = u32Index('rax');
 const RIP = u32Index('rip');
 const RFLAGS = u32Index('rflags');
+const SS_ATTRIBUTES = u32Index('ssAttributes');
 const RAX = 0;
 const RCX = 1;
 const RDX = 2;
@@ -19,6 +20,9 @@ const RDI = 7;
 const TRAP_FLAG = 0x100;
 const DIRECTION_FLAG = 0x400;
 const RESUME_FLAG = 0x1_0000;
+const VM_FLAG = 0x2_0000;
+/** D/B bit of a segment's access rights. */
+const SEGMENT_32 = 1 << 14;
 
 /** Registers that one instruction changes at most: MOVS with REP changes three. */
 const MAX_RESULTS = 3;
@@ -43,6 +47,8 @@ export class StoreEffect {
   /** A repeated instruction with iterations left: RIP stays. */
   #again = false;
   #string = false;
+  /** Code whose registers and RIP have 32 bits. */
+  #short = false;
   #flagsMask = 0;
   #flags = 0;
   #results = 0;
@@ -76,6 +82,7 @@ export class StoreEffect {
     this.#length = instruction.length;
     this.#again = false;
     this.#string = false;
+    this.#short = instruction.bitness !== 64;
     this.#results = 0;
     this.#flagsMask = 0;
     this.#flags = 0;
@@ -101,11 +108,27 @@ export class StoreEffect {
         return true;
       case StoreOperation.PUSH:
         this.#store(low, high);
-        this.#moveRegister(registers, RSP, -size, false);
+        if (instruction.source.kind === SourceKind.RECORD) {
+          // Newer processors store 2 bytes of a selector and move RSP by more (SDM vol. 2B, PUSH): theirs to do.
+          this.complete = false;
+        }
+        this.#moveStack(registers, -size);
         return true;
       case StoreOperation.POP:
         this.#store(low, high);
-        this.#moveRegister(registers, RSP, size, false);
+        this.#moveStack(registers, size);
+        return true;
+      case StoreOperation.PUSHF:
+        // VM and RF are pushed as 0 (SDM vol. 2B, PUSHF).
+        this.#store(flags & ~(RESUME_FLAG | VM_FLAG), registers[RFLAGS + 1]!);
+        this.complete = false;
+        return true;
+      case StoreOperation.ENTER:
+        this.#store(low, high);
+        this.complete = false;
+        return true;
+      case StoreOperation.SETCC:
+        this.#store(isConditionMet(low, flags) ? 1 : 0, 0);
         return true;
       case StoreOperation.CALL: {
         const next = registers[RIP]! + this.#length;
@@ -184,6 +207,15 @@ export class StoreEffect {
         this.#store(result.low, result.high);
         this.complete = false;
         return true;
+      case StoreOperation.SHLD:
+      case StoreOperation.SHRD: {
+        const { count } = instruction.source;
+        const by = count === COUNT_IN_CL ? registers[GENERAL + RCX * 2]! & 0xff : count;
+        doubleShift(operation === StoreOperation.SHLD, oldLow, oldHigh, low, high, by, size);
+        this.#store(result.low, result.high);
+        this.complete = false;
+        return true;
+      }
       default:
         this.complete = false;
         return false;
@@ -220,7 +252,7 @@ export class StoreEffect {
   #passInstruction(registers: Uint32Array): void {
     const next = registers[RIP]! + this.#length;
     registers[RIP] = next;
-    if (next > 0xffff_ffff) {
+    if (next > 0xffff_ffff && !this.#short) {
       registers[RIP + 1] = registers[RIP + 1]! + 1;
     }
   }
@@ -255,6 +287,10 @@ export class StoreEffect {
         this.#sourceHigh = registers[at + 1]!;
         break;
       }
+      case SourceKind.RECORD:
+        this.#sourceLow = registers[source.register]! & 0xffff;
+        this.#sourceHigh = 0;
+        break;
       case SourceKind.IMMEDIATE:
         this.#sourceLow = source.low;
         this.#sourceHigh = source.high;
@@ -346,26 +382,61 @@ export class StoreEffect {
 
   /** Moves the string registers by one element, and counts it when the instruction is repeated. */
   #advance(instruction: DecodedInstruction, registers: Uint32Array, source: boolean): void {
-    const cut = instruction.memory[instruction.storeOperand]!.address32;
+    const bits = instruction.memory[instruction.storeOperand]!.addressSize;
     const step = (registers[RFLAGS]! & DIRECTION_FLAG) !== 0 ? -this.#size : this.#size;
     this.#string = true;
-    this.#moveRegister(registers, RDI, step, cut);
+    this.#moveRegister(registers, RDI, step, bits);
     if (source) {
-      this.#moveRegister(registers, RSI, step, cut);
+      this.#moveRegister(registers, RSI, step, bits);
     }
     if (instruction.repeated) {
       const last = this.#results;
-      this.#moveRegister(registers, RCX, -1, cut);
-      this.#again = this.#low[last] !== 0 || this.#high[last] !== 0;
+      this.#moveRegister(registers, RCX, -1, bits);
+      this.#again = bits === 16 ? (this.#low[last]! & 0xffff) !== 0 : this.#low[last] !== 0 || this.#high[last] !== 0;
     }
   }
 
-  #moveRegister(registers: Uint32Array, register: number, by: number, cut: boolean): void {
-    const at = GENERAL + register * 2;
-    const low = registers[at]! + by;
-    const carry = low > 0xffff_ffff ? 1 : low < 0 ? -1 : 0;
-    this.#setRegister(register, low, cut ? 0 : registers[at + 1]! + carry);
+  /** Moves the stack pointer, which has the size of the stack segment outside of 64-bit code. */
+  #moveStack(registers: Uint32Array, by: number): void {
+    const bits = this.#short ? ((registers[SS_ATTRIBUTES]! & SEGMENT_32) === 0 ? 16 : 32) : 64;
+    this.#moveRegister(registers, RSP, by, bits);
   }
+
+  /** Adds to a register of which 16, 32 or 64 bits count; 32 bits clear the others, 16 leave them (SDM vol. 1, 3.4.1.1). */
+  #moveRegister(registers: Uint32Array, register: number, by: number, bits: number): void {
+    const at = GENERAL + register * 2;
+    const before = registers[at]!;
+    const low = before + by;
+    switch (bits) {
+      case 64:
+        this.#setRegister(register, low, registers[at + 1]! + (low > 0xffff_ffff ? 1 : low < 0 ? -1 : 0));
+        break;
+      case 32:
+        this.#setRegister(register, low, 0);
+        break;
+      default:
+        this.#setRegister(register, (before & ~0xffff) | (low & 0xffff), registers[at + 1]!);
+    }
+  }
+}
+
+/** Whether a condition holds: pairs of one and its negation, in the order of their encoding (SDM vol. 1, appendix B). */
+function isConditionMet(condition: number, flags: number): boolean {
+  const sign = (flags & Flag.SF) !== 0;
+  const overflow = (flags & Flag.OF) !== 0;
+  const zero = (flags & Flag.ZF) !== 0;
+  const carry = (flags & Flag.CF) !== 0;
+  const pairs = [
+    overflow,
+    carry,
+    zero,
+    carry || zero,
+    sign,
+    (flags & Flag.PF) !== 0,
+    sign !== overflow,
+    zero || sign !== overflow,
+  ];
+  return pairs[condition >> 1] !== ((condition & 1) !== 0);
 }
 
 function swap32(value: number): number {

@@ -42,21 +42,75 @@ export const StoreOperation = {
   MOVBE: 33,
   /** Bytes of a vector register. */
   VECTOR: 34,
+  SHLD: 35,
+  SHRD: 36,
+  /** 1 or 0: the condition of the source's low half, as it is encoded. */
+  SETCC: 37,
+  PUSHF: 38,
+  /** All eight general registers. */
+  PUSHA: 39,
+  /** The far return address: IP, then CS. */
+  CALL_FAR: 40,
+  /** Limit and base of the IDT. */
+  SIDT: 41,
+  /** Limit and base of the GDT. */
+  SGDT: 42,
+  /** Bytes of a vector register where a mask says so; the others keep what memory holds. */
+  VECTOR_MASKED: 43,
+  /** Another memory operand of any size, as it is. */
+  COPY: 44,
+  /** ENTER without nested levels: RBP. */
+  ENTER: 45,
 } as const;
 /** One of the {@link StoreOperation} numbers. */
 export type StoreOperation = (typeof StoreOperation)[keyof typeof StoreOperation];
+
+/** Stores of one of the equal parts of a vector register, whose number is an immediate: the size of the parts in bytes. */
+const EXTRACTS: ReadonlyMap<Mnemonic, number> = new Map([
+  [Mnemonic.Pextrb, 1],
+  [Mnemonic.Pextrw, 2],
+  [Mnemonic.Pextrd, 4],
+  [Mnemonic.Pextrq, 8],
+  [Mnemonic.Extractps, 4],
+  [Mnemonic.Vpextrb, 1],
+  [Mnemonic.Vpextrw, 2],
+  [Mnemonic.Vpextrd, 4],
+  [Mnemonic.Vpextrq, 8],
+  [Mnemonic.Vextractps, 4],
+  [Mnemonic.Vextractf128, 16],
+  [Mnemonic.Vextracti128, 16],
+  [Mnemonic.Vextractf32x4, 16],
+  [Mnemonic.Vextracti32x4, 16],
+  [Mnemonic.Vextractf64x2, 16],
+  [Mnemonic.Vextracti64x2, 16],
+  [Mnemonic.Vextractf32x8, 32],
+  [Mnemonic.Vextracti32x8, 32],
+  [Mnemonic.Vextractf64x4, 32],
+  [Mnemonic.Vextracti64x4, 32],
+]);
+
+/** Size in bytes of the parts that an instruction extracts from a vector register; undefined when it is no such one. */
+export function extractedSize(mnemonic: Mnemonic): number | undefined {
+  return EXTRACTS.get(mnemonic);
+}
 
 /**
  * Operation by mnemonic. The vector stores are the moves whose destination receives bytes of one register unchanged;
  * stores under a mask or with a conversion are not among them.
  */
 const OPERATIONS: readonly (readonly [StoreOperation, ...Mnemonic[]])[] = [
-  [StoreOperation.MOVE, Mnemonic.Mov, Mnemonic.Movnti],
+  [StoreOperation.MOVE, Mnemonic.Mov, Mnemonic.Movnti, Mnemonic.Movdiri, Mnemonic.Sldt, Mnemonic.Str, Mnemonic.Smsw],
+  [StoreOperation.COPY, Mnemonic.Movdir64b],
   [StoreOperation.STOS, Mnemonic.Stosb, Mnemonic.Stosw, Mnemonic.Stosd, Mnemonic.Stosq],
   [StoreOperation.MOVS, Mnemonic.Movsb, Mnemonic.Movsw, Mnemonic.Movsd, Mnemonic.Movsq],
   [StoreOperation.PUSH, Mnemonic.Push],
   [StoreOperation.POP, Mnemonic.Pop],
+  [StoreOperation.PUSHF, Mnemonic.Pushf, Mnemonic.Pushfd, Mnemonic.Pushfq],
+  [StoreOperation.PUSHA, Mnemonic.Pusha, Mnemonic.Pushad],
+  [StoreOperation.ENTER, Mnemonic.Enter],
   [StoreOperation.CALL, Mnemonic.Call],
+  [StoreOperation.SIDT, Mnemonic.Sidt],
+  [StoreOperation.SGDT, Mnemonic.Sgdt],
   [StoreOperation.XCHG, Mnemonic.Xchg],
   [StoreOperation.XADD, Mnemonic.Xadd],
   [StoreOperation.CMPXCHG, Mnemonic.Cmpxchg],
@@ -84,6 +138,28 @@ const OPERATIONS: readonly (readonly [StoreOperation, ...Mnemonic[]])[] = [
   [StoreOperation.RCL, Mnemonic.Rcl],
   [StoreOperation.RCR, Mnemonic.Rcr],
   [StoreOperation.MOVBE, Mnemonic.Movbe],
+  [StoreOperation.SHLD, Mnemonic.Shld],
+  [StoreOperation.SHRD, Mnemonic.Shrd],
+  [
+    StoreOperation.SETCC,
+    Mnemonic.Seto,
+    Mnemonic.Setno,
+    Mnemonic.Setb,
+    Mnemonic.Setae,
+    Mnemonic.Sete,
+    Mnemonic.Setne,
+    Mnemonic.Setbe,
+    Mnemonic.Seta,
+    Mnemonic.Sets,
+    Mnemonic.Setns,
+    Mnemonic.Setp,
+    Mnemonic.Setnp,
+    Mnemonic.Setl,
+    Mnemonic.Setge,
+    Mnemonic.Setle,
+    Mnemonic.Setg,
+  ],
+  [StoreOperation.VECTOR_MASKED, Mnemonic.Maskmovdqu, Mnemonic.Vmaskmovdqu],
   [
     StoreOperation.VECTOR,
     Mnemonic.Movdqu,
@@ -111,8 +187,39 @@ const OPERATIONS: readonly (readonly [StoreOperation, ...Mnemonic[]])[] = [
     Mnemonic.Vmovntdq,
     Mnemonic.Vmovntps,
     Mnemonic.Vmovntpd,
+    Mnemonic.Vmovss,
+    Mnemonic.Vmovsd,
+    Mnemonic.Vmovlps,
+    Mnemonic.Vmovlpd,
+    Mnemonic.Vmovhps,
+    Mnemonic.Vmovhpd,
+    Mnemonic.Vmovd,
+    Mnemonic.Vmovq,
+    Mnemonic.Vmovw,
+    Mnemonic.Vmovsh,
+    Mnemonic.Vmovdqu8,
+    Mnemonic.Vmovdqu16,
+    Mnemonic.Vmovdqu32,
+    Mnemonic.Vmovdqu64,
+    Mnemonic.Vmovdqa32,
+    Mnemonic.Vmovdqa64,
+    Mnemonic.Movntss,
+    Mnemonic.Movntsd,
+    ...EXTRACTS.keys(),
   ],
 ];
+
+/** Conditions of SETcc by mnemonic, as they are encoded (SDM vol. 1, appendix B). */
+const CONDITIONS: ReadonlyMap<Mnemonic, number> = new Map(
+  OPERATIONS.find(([operation]) => operation === StoreOperation.SETCC)!
+    .slice(1)
+    .map((mnemonic, condition) => [mnemonic as Mnemonic, condition] as const),
+);
+
+/** The condition of a SETcc, 0 (overflow) to 15 (greater) as it is encoded. */
+export function conditionOf(mnemonic: Mnemonic): number {
+  return CONDITIONS.get(mnemonic)!;
+}
 
 const BY_MNEMONIC = new Map<Mnemonic, StoreOperation>(
   OPERATIONS.flatMap(([operation, ...mnemonics]) => mnemonics.map((mnemonic) => [mnemonic, operation] as const)),
@@ -125,5 +232,10 @@ export function storeOperationOf(mnemonic: Mnemonic): StoreOperation {
 
 /** Whether the stored value takes the upper quadword of a vector register. */
 export function storesUpperHalf(mnemonic: Mnemonic): boolean {
-  return mnemonic === Mnemonic.Movhps || mnemonic === Mnemonic.Movhpd;
+  return (
+    mnemonic === Mnemonic.Movhps ||
+    mnemonic === Mnemonic.Movhpd ||
+    mnemonic === Mnemonic.Vmovhps ||
+    mnemonic === Mnemonic.Vmovhpd
+  );
 }

@@ -8,14 +8,19 @@ export const SourceKind = {
   MEMORY: 3,
   /** A vector register. */
   VECTOR: 4,
+  /** The low 16 bits of a field of the VCPU record: a selector, or the machine status word. */
+  RECORD: 5,
 } as const;
 /** One of the {@link SourceKind} numbers. */
 export type SourceKind = (typeof SourceKind)[keyof typeof SourceKind];
 
+/** Count of a double shift that is in CL. */
+export const COUNT_IN_CL = -1;
+
 /** A source operand. */
 export interface ValueSource {
   readonly kind: SourceKind;
-  /** Number of the register: general 0..15, vector 0..31. */
+  /** Number of the register: general 0..15, vector 0..31; for RECORD the index of the field's low half in the record. */
   readonly register: number;
   /** AH, CH, DH or BH: bits 8..15 of the register. */
   readonly highByte: boolean;
@@ -27,6 +32,10 @@ export interface ValueSource {
   readonly operand: number;
   /** First byte of a vector register that is stored. */
   readonly byteOffset: number;
+  /** SHLD and SHRD: the count as the instruction gives it, {@link COUNT_IN_CL} when it is in CL. */
+  readonly count: number;
+  /** MASKMOVDQU: number of the vector register whose sign bits select the bytes that are stored. */
+  readonly mask: number;
 }
 
 /** No source. */
@@ -38,4 +47,6 @@ export const NO_SOURCE: ValueSource = {
   high: 0,
   operand: 0,
   byteOffset: 0,
+  count: 0,
+  mask: 0,
 };

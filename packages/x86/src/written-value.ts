@@ -14,6 +14,11 @@ export interface VectorRegisters {
 }
 
 const GENERAL = u32Index('rax');
+const RIP = u32Index('rip');
+const CS_SELECTOR = u32Index('csSelector');
+/** Indices of the low half of the base, and of the limit. */
+const IDT = [u32Index('idtBase'), u32Index('idtLimit')] as const;
+const GDT = [u32Index('gdtBase'), u32Index('gdtLimit')] as const;
 const RAX = 0;
 const RCX = 1;
 const RDX = 2;
@@ -67,13 +72,41 @@ export function writtenValue(
       return true;
     case StoreOperation.VECTOR: {
       const { register, byteOffset } = instruction.source;
-      const bytes = size <= 16 ? XMM : size <= 32 ? YMM : ZMM;
+      const bytes = byteOffset + size <= 16 ? XMM : byteOffset + size <= 32 ? YMM : ZMM;
       if (vectors === undefined || !vectors.readVector(register, bytes)) {
         return false;
       }
       for (let at = 0; at < size; at++) {
         target[at] = bytes[byteOffset + at]!;
       }
+      return true;
+    }
+    case StoreOperation.VECTOR_MASKED:
+      return vectors !== undefined && writtenMasked(instruction, vectors, old, target);
+    case StoreOperation.COPY:
+      if (source === undefined) {
+        return false;
+      }
+      target.set(source.subarray(0, size));
+      return true;
+    case StoreOperation.PUSHA:
+      writtenByPusha(vcpu.u32, size, target);
+      return true;
+    case StoreOperation.CALL_FAR: {
+      const half = size / 2;
+      const low = vcpu.u32[RIP]! + instruction.length;
+      putHalf(target, 0, low >>> 0, half);
+      putHalf(target, 4, (vcpu.u32[RIP + 1]! + (low > 0xffff_ffff ? 1 : 0)) >>> 0, half);
+      target.fill(0, half, size);
+      putHalf(target, half, vcpu.u32[CS_SELECTOR]! & 0xffff, size);
+      return true;
+    }
+    case StoreOperation.SIDT:
+    case StoreOperation.SGDT: {
+      const [base, limit] = instruction.storeOperation === StoreOperation.SIDT ? IDT : GDT;
+      putHalf(target, 0, vcpu.u32[limit]! & 0xffff, 2);
+      putHalf(target, 2, vcpu.u32[base]!, size);
+      putHalf(target, 6, vcpu.u32[base + 1]!, size);
       return true;
     }
     default:
@@ -106,4 +139,32 @@ function writtenBy16(registers: Uint32Array, old: Uint8Array, target: Uint8Array
   putHalf(target, 4, registers[GENERAL + RBX * 2 + 1]!, 16);
   putHalf(target, 8, registers[GENERAL + RCX * 2]!, 16);
   putHalf(target, 12, registers[GENERAL + RCX * 2 + 1]!, 16);
+}
+
+/** PUSHA: EDI lies lowest, EAX highest; ESP is stored as it was before (SDM vol. 2B, PUSHA). */
+function writtenByPusha(registers: Uint32Array, size: number, target: Uint8Array): void {
+  const each = size / 8;
+  for (let register = 0; register < 8; register++) {
+    const at = (7 - register) * each;
+    putHalf(target, at, registers[GENERAL + register * 2]!, at + each);
+  }
+}
+
+/** MASKMOVDQU: bytes whose byte in the mask has its sign bit set (SDM vol. 2B). */
+function writtenMasked(
+  instruction: DecodedInstruction,
+  vectors: VectorRegisters,
+  old: Uint8Array,
+  target: Uint8Array,
+): boolean {
+  const { register, mask } = instruction.source;
+  const bytes = new Uint8Array(16);
+  const selected = new Uint8Array(16);
+  if (!vectors.readVector(register, bytes) || !vectors.readVector(mask, selected)) {
+    return false;
+  }
+  for (let at = 0; at < 16; at++) {
+    target[at] = (selected[at]! & 0x80) === 0 ? old[at]! : bytes[at]!;
+  }
+  return true;
 }
