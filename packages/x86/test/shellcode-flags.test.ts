@@ -257,6 +257,17 @@ describe('what each flag is raised by, and not by', () => {
     expect(run(32, four, { stringThreshold: 4 }).flags).toBe(ShellcodeFlag.STACK_STR);
   });
 
+  test('a string that is copied to the stack counts when its address is taken, not while the pointers move', () => {
+    // std; mov esi, end of "AAAA" twice in the code; mov edi, in the stack; mov ecx, 2; rep movsd: EDI ends below it
+    const copy = 'fd be 44 00 20 00 bf 04 e0 1f 00 b9 02 00 00 00 f3 a5';
+    const code = new Uint8Array(PAGE);
+    code.fill(0x41, 0x40, 0x48);
+    code.set([...bytes(copy), 0x83, 0xc7, 0x00, 0xcc]); // add edi, 0
+    expect(run(32, '', { code })).toMatchObject({ status: 'halted', flags: 0 });
+    code.set([0x83, 0xc7, 0x04, 0xcc], bytes(copy).length); // add edi, 4: the first character
+    expect(run(32, '', { code })).toMatchObject({ status: 'halted', flags: ShellcodeFlag.STACK_STR });
+  });
+
   test('a flag that is forced off is not raised, the others are', () => {
     const both = 'e8 00 00 00 00 5b b8 18 00 00 00 0f 05';
     expect(run(64, both).flags).toBe(ShellcodeFlag.LOAD_RIP | ShellcodeFlag.SYSCALL);

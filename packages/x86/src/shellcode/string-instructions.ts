@@ -36,7 +36,10 @@ function advance(m: Emulation, i: EmulatedInstruction, register: number): void {
   m.addressLow = m.general[2 * register]!;
   m.addressHigh = m.general[2 * register + 1]!;
   m.moveAddress((m.rflags & DF) === 0 ? i.size : -i.size, i.addressSize);
-  m.setGeneral(register, i.addressSize, m.addressLow, m.addressHigh);
+  // Not by setGeneral: a pointer that moves on is no address that the code looks up.
+  const kept = i.addressSize === 2 ? m.general[2 * register]! & ~0xffff : 0;
+  m.general[2 * register] = kept | m.addressLow;
+  m.general[2 * register + 1] = m.addressHigh;
 }
 
 const moveElement: Element = (m, i) => {
