@@ -1,18 +1,23 @@
-// `npm test`: from a fresh clone to all tests. Arguments go to vitest (`npm test -- packages/abi`).
+// `npm test`: from a fresh clone to all tests. Arguments go to vitest (`npm test -- packages/abi`). A run of all tests also compares
+// docs/conformance.md with what the tests showed; `npm run conformance` writes it.
 // The last line is always `N passed, N failed, N skipped`.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { conformance } from './conformance.mjs';
 import { bin, prepare, root } from './prepare.mjs';
 
 prepare();
+
+const writeConformance = process.argv.includes('--write-conformance');
+const selection = process.argv.slice(2).filter((argument) => argument !== '--write-conformance');
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'introd-test-'));
 const file = path.join(folder, 'results.json');
 const result = spawnSync(
   bin('vitest'),
-  ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`, ...process.argv.slice(2)],
+  ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`, ...selection],
   { cwd: root, stdio: 'inherit', shell: process.platform === 'win32' },
 );
 
@@ -39,6 +44,11 @@ const passed = tests.filter((test) => test.status === 'passed').length;
 const brokenFiles = report.testResults.filter(
   (suite) => suite.status === 'failed' && suite.assertionResults.length === 0,
 ).length;
-const failed = tests.filter((test) => test.status === 'failed').length + brokenFiles;
+let failed = tests.filter((test) => test.status === 'failed').length + brokenFiles;
+if (selection.length === 0) {
+  const problems = conformance(report, writeConformance);
+  for (const problem of problems) console.error(`Conformance: ${problem}`);
+  failed += problems.length > 0 ? 1 : 0;
+}
 console.log(`${passed} passed, ${failed} failed, ${skipped.length} skipped`);
 process.exit(result.status || (failed > 0 ? 1 : 0));
