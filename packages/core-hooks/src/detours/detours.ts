@@ -1,15 +1,12 @@
-import type { Cr3, Gva, VcpuRecord } from '@introd/abi';
+import type { Cr3, Gva } from '@introd/abi';
 import type { RelocationFailure } from '@introd/x86';
-import type { EngineCounters } from '../counters.js';
-import { type PauseContext, whilePaused } from '../guest-pause.js';
-import type { CodeImage, CodeImages } from '../guest-system/code-images.js';
+import { whilePaused } from '../guest-pause.js';
+import type { CodeImage } from '../guest-system/code-images.js';
 import type { Cloak } from '../memory-cloak/cloak.js';
 import type { MemoryCloaks } from '../memory-cloak/memory-cloaks.js';
-import type { BreakpointHooks, RipAdvance, VmcallHooks } from '../register-hooks/call-hooks.js';
 import type { SlackAllocation, SlackAllocator } from '../slack/slack-allocator.js';
 import { type DetourDescriptor, type DetourHandler, includesBuild } from './descriptor.js';
 import { Detour } from './detour.js';
-import { type CallContext, DetourCall } from './detour-call.js';
 import {
   BRANCH_SIZE,
   branch,
@@ -22,6 +19,7 @@ import {
   relocationOffset,
 } from './detour-code.js';
 import { type FoundFunction, findFunction } from './function-search.js';
+import { HandlerCalls, type HandlerCallsContext } from './handler-calls.js';
 import type { PatchedCode } from './thread-safety.js';
 
 /** Why a detour was not set. Nothing of it is in the guest. */
@@ -57,14 +55,9 @@ export interface DetoursResult {
 }
 
 /** What detours need of the engine. */
-export interface DetoursContext extends PauseContext, CallContext {
-  readonly port: PauseContext['port'] & CallContext['port'];
+export interface DetoursContext extends HandlerCallsContext {
   readonly cloaks: MemoryCloaks;
   readonly slack: SlackAllocator;
-  readonly breakpoint: BreakpointHooks;
-  readonly vmcall: VmcallHooks;
-  readonly counters: EngineCounters;
-  codeImages(): CodeImages;
   systemCr3(): Cr3 | undefined;
 }
 
@@ -95,13 +88,13 @@ export function detouredCode(detours: Detours): PatchedCode {
 export class Detours {
   readonly #context: DetoursContext;
   readonly #detours = new Map<string, Detour>();
-  readonly #byHypercall = new Map<bigint, Detour>();
-  #exits: { remove(): void }[] = [];
+  readonly #calls: HandlerCalls;
   #options: bigint | undefined;
 
   /** @internal */
   constructor(context: DetoursContext) {
     this.#context = context;
+    this.#calls = new HandlerCalls(context);
   }
 
   /**
@@ -294,72 +287,27 @@ export class Detours {
         functionCloak,
         release: (one) => this.#release(one),
       });
-      this.#register(detour);
+      this.#detours.set(detour.name, detour);
+      this.#calls.add(detour);
       this.#applyOptionsTo(detour);
       return { status: 'set', detour };
     } catch (cause) {
       functionCloak?.remove({ restore: true });
       handlerCloak?.remove({ restore: true });
       slack.free(va);
-      this.#detours.delete(descriptor.name);
-      this.#forgetHypercall(va, size);
+      const detour = this.#detours.get(descriptor.name);
+      if (detour !== undefined) {
+        this.#detours.delete(descriptor.name);
+        this.#calls.drop(detour);
+      }
       throw cause;
-    }
-  }
-
-  #forgetHypercall(handler: bigint, size: number): void {
-    for (const rip of this.#byHypercall.keys()) {
-      if (rip >= handler && rip < handler + BigInt(size)) {
-        this.#byHypercall.delete(rip);
-      }
-    }
-    this.#releaseExits();
-  }
-
-  #register(detour: Detour): void {
-    this.#detours.set(detour.name, detour);
-    if (detour.hypercall !== undefined) {
-      this.#byHypercall.set(detour.hypercall, detour);
-      if (this.#exits.length === 0) {
-        const breakpoint = this.#context.breakpoint.set({
-          callback: (event) => {
-            const advance = this.#dispatch('int3', event.vcpu, event.vcpuIndex);
-            if (advance !== undefined) {
-              event.claim(advance);
-            }
-          },
-        });
-        this.#exits.push(breakpoint);
-        this.#exits.push(
-          this.#context.vmcall.set({
-            callback: (event) => {
-              const advance = this.#dispatch('vmcall', event.vcpu, event.vcpuIndex);
-              if (advance !== undefined) {
-                event.claim(advance);
-              }
-            },
-          }),
-        );
-      }
     }
   }
 
   #release(detour: Detour): void {
     this.#context.slack.free(detour.handler);
     this.#detours.delete(detour.name);
-    if (detour.hypercall !== undefined) {
-      this.#byHypercall.delete(detour.hypercall);
-    }
-    this.#releaseExits();
-  }
-
-  #releaseExits(): void {
-    if (this.#byHypercall.size === 0) {
-      for (const exit of this.#exits) {
-        exit.remove();
-      }
-      this.#exits = [];
-    }
+    this.#calls.drop(detour);
   }
 
   #applyOptionsTo(detour: Detour): void {
@@ -367,48 +315,5 @@ export class Detours {
     if (this.#options !== undefined && enable !== undefined && detour.hasBranch) {
       detour.setEnabled((enable & this.#options) !== 0n && (disable & this.#options) === 0n);
     }
-  }
-
-  /** @returns undefined when the instruction is nobody's hypercall */
-  #dispatch(kind: 'int3' | 'vmcall', vcpu: VcpuRecord, vcpuIndex: number): RipAdvance | undefined {
-    const detour = this.#byHypercall.get(vcpu.rip);
-    if (detour?.hypercallKind !== kind) {
-      return undefined;
-    }
-    const { descriptor } = detour;
-    if (!detour.enabled || descriptor.callback === undefined) {
-      // It was met right before it was switched off.
-      return 'skip';
-    }
-    const call = new DetourCall(detour, vcpu, vcpuIndex, this.#context, this.#context.codeImages().bitness);
-    detour.hits++;
-    this.#context.counters.hookCalls++;
-    try {
-      descriptor.callback(call);
-      return this.#conclude(call, kind);
-    } catch (cause) {
-      this.#context.report('callback', `the callback of the detour ${detour.name} failed`, cause);
-      return 'skip';
-    }
-  }
-
-  #conclude(call: DetourCall, kind: 'int3' | 'vmcall'): RipAdvance {
-    const { detour } = call;
-    if (call.outcome === 'remove-and-restart' && kind === 'vmcall') {
-      this.#context.report('callback', `the detour ${detour.name} cannot be restarted from a VMCALL`);
-      return 'skip';
-    }
-    if (call.outcome !== 'continue') {
-      detour.disable();
-    }
-    if (call.outcome === 'remove-and-restart') {
-      call.jump(detour.function);
-      return 'stay';
-    }
-    if (call.skipped !== 0 && detour.hypercall !== undefined) {
-      call.jump(detour.hypercall + BigInt((kind === 'int3' ? 1 : 3) + call.skipped));
-      return 'stay';
-    }
-    return 'skip';
   }
 }

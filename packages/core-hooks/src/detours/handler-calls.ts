@@ -1,0 +1,116 @@
+import type { VcpuRecord } from '@introd/abi';
+import type { EngineCounters } from '../counters.js';
+import type { PauseContext } from '../guest-pause.js';
+import type { CodeImages } from '../guest-system/code-images.js';
+import type {
+  BreakpointEvent,
+  BreakpointHooks,
+  RipAdvance,
+  VmcallEvent,
+  VmcallHooks,
+} from '../register-hooks/call-hooks.js';
+import type { HypercallKind } from './descriptor.js';
+import { type Detour, HYPERCALLS } from './detour.js';
+import { type CallContext, DetourCall } from './detour-call.js';
+
+/** What {@link HandlerCalls} needs of the engine. */
+export interface HandlerCallsContext extends PauseContext, CallContext {
+  readonly port: PauseContext['port'] & CallContext['port'];
+  readonly breakpoint: BreakpointHooks;
+  readonly vmcall: VmcallHooks;
+  readonly counters: EngineCounters;
+  codeImages(): CodeImages;
+}
+
+/** Takes the hypercalls of handlers to the callbacks of their detours, and does what these decide. Found by their exact RIP. */
+export class HandlerCalls {
+  readonly #context: HandlerCallsContext;
+  readonly #detours = new Map<bigint, Detour>();
+  /** The engine's hooks on each kind of hypercall, set while some handler makes it. */
+  readonly #exits = new Map<HypercallKind, { remove(): void }>();
+
+  constructor(context: HandlerCallsContext) {
+    this.#context = context;
+  }
+
+  /**
+   * Answers the hypercall of a detour from now on, if it makes one.
+   * @throws what the backend throws when it cannot raise the exit
+   */
+  add(detour: Detour): void {
+    const { hypercall, hypercallKind: kind } = detour;
+    if (hypercall === undefined || kind === undefined) {
+      return;
+    }
+    if (!this.#exits.has(kind)) {
+      const callback = (event: BreakpointEvent | VmcallEvent): void => {
+        const advance = this.#dispatch(kind, event.vcpu, event.vcpuIndex);
+        if (advance !== undefined) {
+          event.claim(advance);
+        }
+      };
+      const { breakpoint, vmcall } = this.#context;
+      this.#exits.set(kind, kind === 'int3' ? breakpoint.set({ callback }) : vmcall.set({ callback }));
+    }
+    this.#detours.set(hypercall, detour);
+  }
+
+  /** The opposite. */
+  drop(detour: Detour): void {
+    const { hypercall, hypercallKind: kind } = detour;
+    if (hypercall === undefined || kind === undefined || this.#detours.get(hypercall) !== detour) {
+      return;
+    }
+    this.#detours.delete(hypercall);
+    for (const other of this.#detours.values()) {
+      if (other.hypercallKind === kind) {
+        return;
+      }
+    }
+    this.#exits.get(kind)?.remove();
+    this.#exits.delete(kind);
+  }
+
+  /** @returns undefined when the instruction is nobody's hypercall */
+  #dispatch(kind: HypercallKind, vcpu: VcpuRecord, vcpuIndex: number): RipAdvance | undefined {
+    const detour = this.#detours.get(vcpu.rip);
+    if (detour?.hypercallKind !== kind) {
+      return undefined;
+    }
+    const { descriptor } = detour;
+    if (!detour.enabled || descriptor.callback === undefined) {
+      // It was met right before it was switched off.
+      return 'skip';
+    }
+    const call = new DetourCall(detour, vcpu, vcpuIndex, this.#context, this.#context.codeImages().bitness);
+    detour.hits++;
+    this.#context.counters.hookCalls++;
+    try {
+      descriptor.callback(call);
+      return this.#conclude(call, kind);
+    } catch (cause) {
+      this.#context.report('callback', `the callback of the detour ${detour.name} failed`, cause);
+      return 'skip';
+    }
+  }
+
+  #conclude(call: DetourCall, kind: HypercallKind): RipAdvance {
+    const { detour } = call;
+    if (call.outcome === 'remove-and-restart' && kind === 'vmcall') {
+      this.#context.report('callback', `the detour ${detour.name} cannot be restarted from a VMCALL`);
+      return 'skip';
+    }
+    if (call.outcome !== 'continue') {
+      detour.disable();
+    }
+    if (call.outcome === 'remove-and-restart') {
+      call.jump(detour.function);
+      return 'stay';
+    }
+    if (call.skipped !== 0 && detour.hypercall !== undefined) {
+      call.jump(detour.hypercall + BigInt(HYPERCALLS[kind].on.length + call.skipped));
+      return 'stay';
+    }
+    return 'skip';
+  }
+}
