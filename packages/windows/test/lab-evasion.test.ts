@@ -40,6 +40,11 @@ const EVASIONS: readonly Evasion[] = [
   },
   { name: 'MOVQ of a vector register', code: 'mov rax, [rdi]\n or al, 4\n movq xmm0, rax\n movq [rdi], xmm0' },
   {
+    // maskmovdqu xmm0, xmm1
+    name: 'MASKMOVDQU of the lowest byte',
+    code: 'mov rax, [rdi]\n or al, 4\n movq xmm0, rax\n mov eax, 0x80\n movq xmm1, rax\n db 0x66, 0x0f, 0xf7, 0xc1',
+  },
+  {
     // The high byte of the control word has the bits of P, R/W and U/S.
     name: 'FNSTCW that ends in the entry',
     code: 'push 0x77f\n fldcw [rsp]\n pop rax\n fnstcw [rdi-1]',

@@ -1,5 +1,5 @@
 import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
-import { AccessList, accessedAddresses, type DecodedInstruction } from '@introd/x86';
+import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext } from '@introd/x86';
 import type { PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
@@ -38,6 +38,7 @@ export class HookInquiry {
   readonly #list = new AccessList();
   readonly #supply: ReadSupply;
   readonly #event: AccessEvent;
+  readonly #operandContext: OperandContext;
   readonly #commits: CommitList;
   /** Whether the exit is an EPT violation. */
   #violation = true;
@@ -59,6 +60,7 @@ export class HookInquiry {
 
   constructor(context: EptContext) {
     this.#context = context;
+    this.#operandContext = { xsave: context.vectors };
     this.#event = new AccessEvent({
       oldBytes: (event) => this.#oldBytes(event),
       newBytes: (event) => this.#newBytes(event),
@@ -108,12 +110,7 @@ export class HookInquiry {
   /** Makes a list of every address that the instruction at RIP touches. */
   list(instruction: DecodedInstruction): void {
     this.instruction = instruction;
-    const list = this.#list;
-    accessedAddresses(instruction, this.vcpu, list);
-    for (let operand = 0; operand < list.count; operand++) {
-      // The length of an XSAVE area depends on XCR0.
-      list.size[operand] ||= this.#context.vectors.areaSize();
-    }
+    accessedAddresses(instruction, this.vcpu, this.#list, this.#operandContext);
   }
 
   /**
