@@ -332,6 +332,14 @@ describe('where processor and bddisasm differ', () => {
     expect(bddisasm).toMatchObject({ status: 'halted', rip: CODE + 2n });
   });
 
+  test('a store through the code segment, which 32-bit code cannot make, and a load', () => {
+    const [processor, bddisasm] = both(32, '2e 88 05 80 00 20 00'); // mov cs:[200080h], al
+    expect(processor).toMatchObject({ status: 'halted', rip: CODE });
+    expect(bddisasm).toMatchObject({ status: 'halted', rip: CODE + 7n });
+    expect(run(32, '2e a0 80 00 20 00')).toMatchObject({ status: 'halted', rip: CODE + 6n });
+    expect(run(64, '2e 88 05 80 00 00 00')).toMatchObject({ status: 'halted', rip: CODE + 7n });
+  });
+
   test('16 bytes at an odd address', () => {
     const [processor, bddisasm] = both(64, '0f 28 44 24 08');
     expect(processor?.rip).toBe(CODE);

@@ -109,8 +109,8 @@ export interface ShellcodeOptions {
   /**
    * `processor` (default) does what a processor does. `bddisasm` does what that library's emulator does where the two
    * differ: AF is kept by every instruction, SHRD by one puts the old sign into OF, a 64-bit DIV or IDIV changes nothing,
-   * INTO always ends the emulation, 16 bytes of memory need not be aligned, and
-   * POPF loads IF and IOPL in every ring.
+   * INTO always ends the emulation, 16 bytes of memory need not be aligned, 32-bit code may store through CS, and POPF
+   * loads IF and IOPL in every ring.
    */
   readonly semantics?: 'processor' | 'bddisasm';
   /**

@@ -1,3 +1,4 @@
+import { InstructionInfoFactory } from 'iced-x86';
 import { lowMask } from '../arithmetic.js';
 import {
   Code,
@@ -10,6 +11,7 @@ import {
   type Instruction,
   MemorySizeExt,
   Mnemonic,
+  OpAccess,
   OpKind,
   Register,
   RegisterExt,
@@ -173,7 +175,7 @@ export function makeReady(bytes: Uint8Array, bitness: 32 | 64): EmulatedInstruct
   const near = nearTarget(scratch);
   return {
     ...addressOf(scratch, bitness),
-    execute: executorOf(scratch),
+    execute: executorOf(scratch, bitness),
     bytes: bytes.slice(0, scratch.length),
     length: scratch.length,
     bitness,
@@ -196,7 +198,30 @@ export function makeReady(bytes: Uint8Array, bitness: 32 | 64): EmulatedInstruct
   };
 }
 
-function executorOf(instruction: Instruction): EmulatedInstruction['execute'] {
+/** Made when it is first needed: a code segment in an operand is rare. */
+let infoFactory: InstructionInfoFactory | undefined;
+
+/** Whether the first operand is written. */
+function writesFirst(instruction: Instruction): boolean {
+  infoFactory ??= new InstructionInfoFactory();
+  const info = infoFactory.info(instruction);
+  const access = info.op0Access;
+  info.free();
+  return access !== OpAccess.Read && access !== OpAccess.None && access !== OpAccess.NoMemAccess;
+}
+
+/** Code segments are not writable; in 64-bit code the prefix means nothing (SDM vol. 3A, 5.5). */
+function executorOf(instruction: Instruction, bitness: 32 | 64): EmulatedInstruction['execute'] {
+  const executor = plainExecutorOf(instruction);
+  const throughCode = bitness === 32 && instruction.opCount > 0 && instruction.opKind(0) === OpKind.Memory;
+  if (!throughCode || instruction.memorySegment !== Register.CS || !writesFirst(instruction)) return executor;
+  return (m, i) => {
+    if (m.like === 'processor') m.status = 'halted';
+    else executor(m, i);
+  };
+}
+
+function plainExecutorOf(instruction: Instruction): EmulatedInstruction['execute'] {
   // Masks, broadcasts and rounding of EVEX are not known, and nothing of what else there is.
   const known = instruction.encoding === EncodingKind.Legacy || instruction.encoding === EncodingKind.VEX;
   if (!known || PORT_ACCESS.has(instruction.mnemonic)) return unknownInstruction;
