@@ -8,6 +8,7 @@ import {
   VCPU_CR0,
   VCPU_CR4,
   VCPU_CS_ATTRIBUTES,
+  VCPU_CS_BASE,
   VCPU_CS_LIMIT,
   VCPU_EFER,
 } from './generated/layout';
@@ -58,7 +59,8 @@ export function currentCodeMode(): u32 {
   const attributes = load<u32>(cpu + VCPU_CS_ATTRIBUTES);
   if (attributes & CODE_ATTRIBUTE_LONG && isLongMode()) return CODE_LONG;
   if (!(attributes & CODE_ATTRIBUTE_BIG)) return CODE_LIMITED_16;
-  return load<u32>(cpu + VCPU_CS_LIMIT) == 0xffff_ffff ? CODE_FLAT_32 : CODE_LIMITED_32;
+  const flat = load<u32>(cpu + VCPU_CS_LIMIT) == 0xffff_ffff && !(load<u32>(cpu + VCPU_CS_BASE) & 0xfff);
+  return flat ? CODE_FLAT_32 : CODE_LIMITED_32;
 }
 
 /** The kind of paging that the record's control registers describe (SDM vol. 3A, table 4-1). */
@@ -86,7 +88,7 @@ export function isCanonical(address: u64): bool {
 
 /**
  * A linear address that registers take: the bases of segments and tables and the address MSRs. On a processor that has
- * 5-level paging these have 57 bits, whether or not it is on (SDM vol. 3A, 4.5.2; Intel's white paper on 5-level paging).
+ * 5-level paging these have 57 bits, whether or not it is on (Linux, arch/x86/kvm/mmu.h: `max_host_virt_addr_bits`).
  */
 export function isCanonicalForRegisters(address: u64): bool {
   return u64(i64(address << 7) >> 7) == address;

@@ -39,11 +39,14 @@ function loop(name: string, counter: string, size: number): Emit {
 }
 
 /** A direct branch of 16- and 32-bit code: the target is as wide as the operand size. */
-function nearBranch(name: string, bits: string, kind = 0): Emit {
-  const code = opCode(`${name}_NEAR`);
+function nearBranch(name: string, bits: string, condition?: string): Emit {
+  const code = opCode(condition === undefined ? `${name}_NEAR` : 'JCC_NEAR');
+  const kind = condition === undefined ? 0 : conditionNumber(condition);
+  // EIP wraps where a page ends, and there every instruction is looked up anew: a jump of 64-bit code does.
+  const flatCode = name === 'CALL' || bits === '16' ? code : opCode(`J${condition?.toUpperCase() ?? 'MP'}`);
   const ends = name === 'JMP';
   return (op) => {
-    op.code(code);
+    op.code(op.flat ? flatCode : code);
     op.size(Number(bits) / 8);
     op.kind(kind);
     op.target();
@@ -89,7 +92,7 @@ export const branchForms: readonly FormRule[] = [
   ],
   [
     new RegExp(`^J(${conditionNames})_rel(?:8_|32_)?(16|32)$`),
-    ([, condition, bits]) => nearBranch('JCC', bits!, conditionNumber(condition!)),
+    ([, condition, bits]) => nearBranch('JCC', bits!, condition!),
   ],
   [/^(Jmp|Call)_rel(?:8_|32_)?(16|32)$/, ([, name, bits]) => nearBranch(name!.toUpperCase(), bits!)],
   [/^(Jmp|Call)_rm(16|32)$/, ([, name, bits]) => nearIndirect(name!.toUpperCase(), bits!)],

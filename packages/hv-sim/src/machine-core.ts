@@ -3,7 +3,6 @@ import { type Gfn, PAGE_SIZE, VCPU_RECORD, VCPU_RECORD_VERSION, VcpuRecord, XSAV
 import { initXsaveState } from '@introd/glue';
 import { HvSimError } from './error.js';
 import { frameTables, MACHINE_LIMITS, MEMORY_MAP } from './memory-map.js';
-import { CODE_BITNESS } from './op-layout.js';
 import type { PhysicalMap } from './physical-memory.js';
 import { Translator } from './translate.js';
 import { VCPU_BLOCK_SIZE, VCPU_SIDE } from './vcpu-block.js';
@@ -104,7 +103,7 @@ export class MachineCore {
           max: number,
           crossing: number,
           mode: number,
-        ) => translator.translate(code, available, offset, out, max, crossing !== 0, CODE_BITNESS[mode]),
+        ) => translator.translate(code, available, offset, out, max, crossing !== 0, mode),
         debugFull: () => this.takeDebug(),
         observed: (vcpu: number) => this.onInstruction?.(vcpu),
       },

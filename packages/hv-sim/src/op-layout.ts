@@ -82,7 +82,8 @@ export const OpFlag = {
 
 /**
  * Kinds of code. The same bytes are other instructions in another kind, so that decoded instructions are kept for each
- * apart. `LIMITED` is 32-bit code whose segment ends before 4 GiB: each fetch is checked against the limit there.
+ * apart. `FLAT_32` is 32-bit code in a segment of all 4 GiB that begins with a page; in `LIMITED` code each fetch is checked
+ * against the segment's limit.
  */
 export const CodeMode = { LONG: 0, FLAT_32: 1, LIMITED_32: 2, LIMITED_16: 3 } as const;
 

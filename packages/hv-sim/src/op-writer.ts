@@ -74,6 +74,8 @@ export class OpWriter {
   readonly instruction = new Instruction();
   /** Whether the instruction is one of 16- or 32-bit code, where every operand goes through its segment. */
   segmented = false;
+  /** Whether it is one of 32-bit code whose segment has all of 4 GiB, so that no near branch leaves it. */
+  flat = false;
   /** Whether translation must end after this instruction: control does not reach the next one. */
   ends = false;
   readonly #bytes: Uint8Array;

@@ -1,6 +1,6 @@
 import { Code, CpuidFeature, InstructionStream, MAX_INSTRUCTION_LENGTH } from '@introd/x86/decoder';
 import { instructionForms } from './instruction-forms.js';
-import { OP_RECORD, OpFlag } from './op-layout.js';
+import { CODE_BITNESS, CodeMode, OP_RECORD, OpFlag } from './op-layout.js';
 import { OpWriter } from './op-writer.js';
 
 const PAGE_SIZE = 4096;
@@ -51,7 +51,7 @@ export class Translator {
    * @param out offset in linear memory of the first record
    * @param max how many records may be written, at least 1
    * @param crossing the bytes are a scratch copy: one record is written, and marked so that nothing links to it
-   * @param bitness default operand and address size of the code segment
+   * @param mode kind of code, a number of {@link CodeMode}
    * @returns number of records written; 0 when the first instruction needs more bytes than `available`
    */
   translate(
@@ -61,10 +61,12 @@ export class Translator {
     out: number,
     max: number,
     crossing = false,
-    bitness: 16 | 32 | 64 = 64,
+    mode: number = CodeMode.LONG,
   ): number {
+    const bitness = CODE_BITNESS[mode]!;
     const stream = new InstructionStream(this.#bytes.subarray(code, code + available), BigInt(pageOffset), bitness);
     this.#op.segmented = bitness !== 64;
+    this.#op.flat = mode === CodeMode.FLAT_32;
     try {
       let at = pageOffset;
       let count = 0;

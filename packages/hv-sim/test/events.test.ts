@@ -380,3 +380,13 @@ test.each([
   expect(guest.machine.shutdownReason).toBe(ShutdownReason.UNSUPPORTED);
   expect(guest.machine.unsupported).toBe(`${form} at RIP 0x10000: ${Buffer.from(code).toString('hex')}`);
 });
+
+test('IRETQ and RETF from a stack at a non-canonical address are #SS(0)', () => {
+  for (const text of ['iretq', 'db 0x48\nretf']) {
+    const guest = new TinyGuest();
+    guest.gate(12, BigInt(AT.stubs + 12 * 16), { ist: 1 });
+    guest.code(`mov rsp, 0x900000000000\nfault: ${text}`).machine.run(10);
+    expect(guest.machine.powerOffCode).toBe(12);
+    expect([guest.read64(AT.istStack - 48), guest.read64(AT.istStack - 40)]).toEqual([0n, guest.label('fault')]);
+  }
+});

@@ -185,3 +185,23 @@ test('a stack of 16 bits leaves the upper half of ESP alone', () => {
   ]);
   expect([guest.read32(AT.data), guest.read32(AT.data + 0xfffc)]).toEqual([0x1122_3344, 0x5566_7788]);
 });
+
+test('a code segment that begins inside of a page is as good as one at 0', () => {
+  const guest = new ProtectedGuest();
+  guest.describe(SPARE, descriptor(0x801, 0xf_ffff, CODE));
+  guest.code(`mov ecx, 50
+    xor eax, eax
+    again: add eax, ecx
+    dec ecx
+    jne again
+    call function
+    out 0xf4, al
+    function: mov al, 0x66
+    ret`);
+  guest.record.set32('csSelector', SPARE);
+  guest.record.set('csBase', 0x801n);
+  guest.record.set('rip', BigInt(AT.code - 0x801));
+  guest.machine.run(300);
+  expect(guest.machine.powerOffCode).toBe(0x66);
+  expect(guest.record.rip).toBe(BigInt(guest.label('function') - 0x801));
+});
