@@ -219,6 +219,37 @@ describe('an EPT violation', () => {
   });
 });
 
+describe('a gather', () => {
+  it('calls the hooks of the elements that its mask selects, wherever their indices lead [P12.6]', () => {
+    const guest = new SyntheticGuest();
+    guest.code('c4 e2 69 90 04 8b'); // vpgatherdd xmm0, [rbx+xmm1*4], xmm2
+    guest.vcpu.set('rbx', kernel(DATA));
+    guest.vcpu.set('xcr0', 7n);
+    const area = new Uint8Array(XSAVE_AREA.size);
+    const view = new DataView(area.buffer);
+    area[XSAVE_AREA.offset.xstateBv] = XStateComponent.SSE;
+    const offsets = [0, 0x100, 0x200, -0x100];
+    offsets.forEach((offset, element) => {
+      view.setInt32(XSAVE_AREA.offset.xmm + 16 + element * 4, offset / 4, true);
+      // All but the second are selected.
+      view.setUint32(XSAVE_AREA.offset.xmm + 32 + element * 4, element === 1 ? 0x7fff_ffff : 0x8000_0000, true);
+    });
+    guest.port.writeXsaveArea(0, area);
+    const seen: number[] = [];
+    for (const offset of offsets) {
+      guest.engine.hooks.page.set({
+        gpa: (DATA + offset) as Gpa,
+        length: 4,
+        access: Access.READ,
+        callback: (event) => void seen.push(event.gpa - DATA),
+      });
+    }
+    guest.settle(DATA, Access.READ);
+    expect(seen).toEqual([0, 0x200, -0x100]);
+    expect(guest.problems).toEqual([]);
+  });
+});
+
 describe('a page-table write', () => {
   const ENTRY = leafEntry(DATA);
   const OLD = BigInt(DATA) | 3n;
