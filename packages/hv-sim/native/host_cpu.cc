@@ -44,6 +44,11 @@ static_assert(kContextWords == 53, "host-runner.mjs knows this layout");
 constexpr int kSignals[] = {SIGILL, SIGSEGV, SIGFPE, SIGTRAP, SIGBUS};
 constexpr size_t kAlternateStack = 64 * 1024;
 
+// 32-bit code runs in the segment that the kernel keeps for it, with flat data segments.
+constexpr uint16_t kUserCode = 0x33;
+constexpr uint16_t kUserCode32 = 0x23;
+constexpr uint16_t kUserData = 0x2b;
+
 Context* current = nullptr;
 
 }  // namespace
@@ -53,7 +58,13 @@ __attribute__((visibility("hidden"))) uint64_t host_cpu_saved_rsp = 0;
 __attribute__((visibility("hidden"))) uint64_t host_cpu_target = 0;
 // x87 and MXCSR state of every case: as after FNINIT, all registers empty and 0.
 __attribute__((visibility("hidden"), aligned(16))) uint32_t host_cpu_initial[128] = {0x37f, 0, 0, 0, 0, 0, 0x1f80};
+// Where host_cpu_enter_far goes: offset and selector, as a far jump takes them.
+__attribute__((visibility("hidden"))) struct {
+  uint32_t offset;
+  uint16_t selector;
+} __attribute__((packed)) host_cpu_far_target = {0, 0};
 void host_cpu_enter(Context* context);
+void host_cpu_enter_far();
 void host_cpu_return();
 }
 
@@ -112,6 +123,12 @@ host_cpu_enter:
   movq 56(%rdi), %rdi
   jmpq *host_cpu_target(%rip)
 .size host_cpu_enter, .-host_cpu_enter
+.hidden host_cpu_enter_far
+.globl host_cpu_enter_far
+.type host_cpu_enter_far, @function
+host_cpu_enter_far:
+  ljmpl *host_cpu_far_target(%rip)
+.size host_cpu_enter_far, .-host_cpu_enter_far
 .globl host_cpu_return
 .type host_cpu_return, @function
 host_cpu_return:
@@ -155,6 +172,9 @@ void onSignal(int signal, siginfo_t*, void* frame) {
   registers[REG_RSP] = static_cast<greg_t>(host_cpu_saved_rsp);
   registers[REG_RIP] = reinterpret_cast<greg_t>(&host_cpu_return);
   registers[REG_EFL] = 0x202;
+  // CS, GS, FS and SS: back to 64-bit code wherever the signal came from.
+  const uint64_t others = static_cast<uint64_t>(registers[REG_CSGSFS]) & 0x0000'ffff'ffff'0000;
+  registers[REG_CSGSFS] = static_cast<greg_t>(others | kUserCode | static_cast<uint64_t>(kUserData) << 48);
 }
 
 Napi::Error systemError(Napi::Env env, const std::string& what) {
@@ -219,14 +239,22 @@ Napi::Value Selectors(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// run(context: BigUint64Array(53)): runs from its RIP until an exception, and writes the outcome into it
+void setDataSegments(uint16_t selector) {
+  asm volatile("movw %0, %%ds\n\tmovw %0, %%es" : : "r"(selector));
+}
+
+// run(context: BigUint64Array(53), bitness: 32 or 64): runs from its RIP until an exception, and writes the outcome into it
 void Run(const Napi::CallbackInfo& info) {
   auto words = info[0].As<Napi::BigUint64Array>();
   if (words.ElementLength() != kContextWords) throw Napi::RangeError::New(info.Env(), "the context has 53 words");
   auto* context = reinterpret_cast<Context*>(words.Data());
-  host_cpu_target = context->rip;
+  const bool compatibility = info[1].As<Napi::Number>().Int32Value() == 32;
+  host_cpu_target = compatibility ? reinterpret_cast<uint64_t>(&host_cpu_enter_far) : context->rip;
+  host_cpu_far_target = {static_cast<uint32_t>(context->rip), kUserCode32};
+  if (compatibility) setDataSegments(kUserData);
   current = context;
   host_cpu_enter(context);
+  setDataSegments(0);
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

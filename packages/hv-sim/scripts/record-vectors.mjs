@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..');
 const result = spawnSync(
   'npx',
-  ['vitest', 'run', 'packages/hv-sim/test/differential/live.test.ts', '-t', 'recording'],
+  ['vitest', 'run', 'packages/hv-sim/test/differential/live', '-t', 'recording'],
   {
     cwd: root,
     env: { ...process.env, INTROD_RECORD_VECTORS: '1' },

@@ -13,13 +13,18 @@ const MASK_32 = 0xffff_ffffn;
  */
 export function addressMemory(draft: Draft, shape: 'any' | 'offset'): void {
   const { random, instruction } = draft;
-  draft.address32 = random.oneIn(8);
+  draft.address32 = random.oneIn(8) || draft.bitness === 32;
   const address = draft.target(draft.memorySize, alignmentOf(draft));
   draft.memoryAddress = address;
   let segmentBase = 0;
   if (random.oneIn(12) && draft.mnemonic !== 'Lea') {
-    instruction.segmentPrefix = Register.GS;
-    segmentBase = LAYOUT.gsBase;
+    if (draft.bitness === 64) {
+      instruction.segmentPrefix = Register.GS;
+      segmentBase = LAYOUT.gsBase;
+    } else {
+      // Flat; a store through CS is #GP, whose selector in GS would be none at all.
+      instruction.segmentPrefix = random.pick([Register.CS, Register.SS, Register.DS, Register.ES]);
+    }
   }
   const effective = BigInt(address - segmentBase);
   if (shape === 'offset') {
@@ -31,7 +36,8 @@ export function addressMemory(draft: Draft, shape: 'any' | 'offset'): void {
   } else {
     switch (random.below(9)) {
       case 0:
-        relativeToRip(draft, effective);
+        if (draft.bitness === 64) relativeToRip(draft, effective);
+        else absolute(draft, effective);
         break;
       case 1:
         absolute(draft, effective);
@@ -84,7 +90,7 @@ function drawDisplacement(draft: Draft, small: boolean): { size: number; value: 
 }
 
 function baseOnly(draft: Draft, effective: bigint): void {
-  const base = draft.random.below(16);
+  const base = draft.random.below(draft.registers);
   const displacement = drawDisplacement(draft, base === RSP && draft.usesStack);
   draft.instruction.memoryBase = register(draft, base);
   setDisplacement(draft, displacement.size, displacement.value);
@@ -93,7 +99,7 @@ function baseOnly(draft: Draft, effective: bigint): void {
 
 function baseAndIndex(draft: Draft, effective: bigint): void {
   const { random, instruction } = draft;
-  const base = random.below(16);
+  const base = random.below(draft.registers);
   const index = drawIndex(draft);
   const scale = random.pick([1, 2, 4, 8]);
   instruction.memoryBase = register(draft, base);
@@ -124,7 +130,7 @@ function indexOnly(draft: Draft, effective: bigint): void {
 }
 
 function drawIndex(draft: Draft): number {
-  const index = draft.random.below(15);
+  const index = draft.random.below(draft.registers - 1);
   return index >= RSP ? index + 1 : index;
 }
 

@@ -1,6 +1,6 @@
 import { CodeExt, Instruction, Register } from 'iced-x86';
 import { Random } from './random.js';
-import { initialRegisters, LAYOUT, MEMORY_SIZE, type MemoryBytes, type Registers } from './test-case.js';
+import { type Bitness, initialRegisters, LAYOUT, MEMORY_SIZE, type MemoryBytes, type Registers } from './test-case.js';
 import type { Shift } from './undefined-flags.js';
 
 /** Thrown when the operands that were drawn do not go together; the generator draws again. */
@@ -36,9 +36,21 @@ export class Draft {
   constructor(
     readonly form: string,
     readonly seed: number,
+    readonly bitness: Bitness = 64,
   ) {
-    this.before = initialRegisters(seed);
+    this.before = initialRegisters(seed, bitness);
+    this.address32 = bitness === 32;
     this.random = new Random(seed ^ 0x64726166);
+  }
+
+  /** How many general registers the code can name, and as many XMM registers. */
+  get registers(): 8 | 16 {
+    return this.bitness === 64 ? 16 : 8;
+  }
+
+  /** Bytes of a return address. */
+  get pointerSize(): 4 | 8 {
+    return this.bitness === 64 ? 8 : 4;
   }
 
   /** Whether the form takes a LOCK prefix. */
@@ -63,7 +75,7 @@ export class Draft {
   pin(number: number, value: bigint): void {
     if (this.isPinned(number)) throw new Retry();
     this.keep(number);
-    this.before.gpr[number] = BigInt.asUintN(64, value);
+    this.before.gpr[number] = BigInt.asUintN(this.bitness, value);
   }
 
   /** Gives a register a value, unless something else depends on it. Says whether it did. */

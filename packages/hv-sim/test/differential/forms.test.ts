@@ -1,18 +1,11 @@
-import { Code, CodeExt } from 'iced-x86';
 import { describe, expect, test } from 'vitest';
 import { translatedForms } from '../../src/translate.js';
 import { excludedForms } from './excluded-forms.js';
 import { formGroups } from './forms.js';
+import { isAvailable } from './forms-32.js';
 
 const listed = Object.values(formGroups).flat();
-const translated = translatedForms().filter((form) => isOf64BitMode(form));
-
-function isOf64BitMode(form: string): boolean {
-  const info = CodeExt.opCode(Code[form as keyof typeof Code]);
-  const result = info.isInstruction && info.isAvailableInMode(64);
-  info.free();
-  return result;
-}
+const translated = translatedForms().filter((form) => isAvailable(form, 64));
 
 function isExcluded(form: string): boolean {
   return excludedForms.some(({ forms }) => forms.test(form));

@@ -83,6 +83,7 @@ export function generateSequence(forms: readonly string[], index: number): TestC
   return {
     form: 'sequence',
     rip,
+    bitness: 64,
     code,
     instructions: pieces.length * rounds,
     seed,

@@ -54,6 +54,7 @@ export function generateStateArea(index: number): TestCase {
   return {
     form: 'state-area',
     rip: LAYOUT.code + 0x400,
+    bitness: 64,
     code: Uint8Array.from(code),
     // By single steps: some end at the first with #GP, and the handler halts.
     instructions: 1,

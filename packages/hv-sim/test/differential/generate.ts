@@ -22,7 +22,7 @@ import {
 } from './operand-kinds.js';
 import { type Gpr, gprRegister, HIGH_BYTES, LOW_BYTES } from './register-names.js';
 import { prepare, settle } from './special-cases.js';
-import { LAYOUT, type TestCase } from './test-case.js';
+import { type Bitness, LAYOUT, type TestCase } from './test-case.js';
 import { undefinedFlags } from './undefined-flags.js';
 
 const ATTEMPTS = 200;
@@ -32,12 +32,13 @@ const MAX_INSTRUCTION = 15;
  * Case number `index` of a form. The same arguments give the same case for ever.
  *
  * @param form name of an iced `Code`
+ * @param bitness of the code that it stands in
  */
-export function generateCase(form: string, index: number): TestCase {
+export function generateCase(form: string, index: number, bitness: Bitness = 64): TestCase {
   const code = Code[form as keyof typeof Code] as Code | undefined;
   if (code === undefined) throw new Error(`iced has no form ${form}`);
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const draft = new Draft(form, caseSeed(form, index * ATTEMPTS + attempt));
+    const draft = new Draft(form, caseSeed(form, index * ATTEMPTS + attempt), bitness);
     try {
       return buildCase(code, draft);
     } catch (error) {
@@ -74,11 +75,12 @@ function buildCase(code: Code, draft: Draft): TestCase {
     setOperand(draft, operand, kind);
   });
   settle(draft);
-  const bytes = mutate(draft, encode(instruction, draft.rip));
-  if (decodedForm(bytes) !== code) throw new Retry();
+  const bytes = mutate(draft, encode(instruction, draft.rip, draft.bitness));
+  if (decodedForm(bytes, draft.bitness) !== code) throw new Retry();
   return {
     form: draft.form,
     rip: draft.rip,
+    bitness: draft.bitness,
     code: bytes,
     instructions: 1,
     seed: draft.seed,
@@ -123,9 +125,10 @@ const CONTROL_REGISTERS = [Register.CR0, Register.CR2, Register.CR3, Register.CR
 function drawRegister(draft: Draft, kind: string): Register | undefined {
   const general = generalOperand(kind);
   if (general !== undefined) return pickGeneral(draft, general.bits);
-  if (kind.startsWith('xmm_')) return Register.XMM0 + draft.random.below(16);
+  if (kind.startsWith('xmm_')) return Register.XMM0 + draft.random.below(draft.registers);
   if (kind === 'seg_reg') return draft.segmentOperand();
-  if (kind === 'cr_reg') return draft.random.pick(CONTROL_REGISTERS);
+  if (kind === 'cr_reg')
+    return draft.random.pick(draft.bitness === 64 ? CONTROL_REGISTERS : CONTROL_REGISTERS.slice(0, -1));
   if (kind === 'dr_reg') return Register.DR0 + draft.random.below(4);
   return fixedRegister(kind);
 }
@@ -152,6 +155,11 @@ function setOther(draft: Draft, operand: number, kind: string): void {
     case 'seg_rSI':
       instruction.setOpKind(operand, address32 ? OpKind.MemorySegESI : OpKind.MemorySegRSI);
       break;
+    case 'br32_1':
+    case 'br32_4':
+      instruction.setOpKind(operand, OpKind.NearBranch32);
+      instruction.nearBranch32 = draft.branchTarget(kind === 'br32_1');
+      break;
     case 'br64_1':
     case 'br64_4':
       instruction.setOpKind(operand, OpKind.NearBranch64);
@@ -164,13 +172,16 @@ function setOther(draft: Draft, operand: number, kind: string): void {
 
 function pickGeneral(draft: Draft, bits: Gpr): Register {
   const { random } = draft;
-  if (bits === 8) return random.oneIn(4) ? random.pick(HIGH_BYTES) : random.pick(LOW_BYTES);
-  return gprRegister(random.below(16), bits);
+  if (bits === 8) {
+    if (random.oneIn(4)) return random.pick(HIGH_BYTES);
+    return random.pick(draft.bitness === 64 ? LOW_BYTES : LOW_BYTES.slice(0, 4));
+  }
+  return gprRegister(random.below(draft.registers), bits);
 }
 
 /** The instruction's bytes, at its address. */
-export function encode(instruction: Instruction, rip: number): Uint8Array {
-  const encoder = new Encoder(64);
+export function encode(instruction: Instruction, rip: number, bitness: Bitness = 64): Uint8Array {
+  const encoder = new Encoder(bitness);
   try {
     encoder.encode(instruction, BigInt(rip));
     return encoder.takeBuffer();
@@ -190,11 +201,11 @@ function mutate(draft: Draft, bytes: Uint8Array): Uint8Array {
   if (!random.oneIn(10)) return bytes;
   let opcode = 0;
   while (LEGACY_PREFIXES.has(bytes[opcode] as number)) opcode++;
-  const hasRex = ((bytes[opcode] as number) & 0xf0) === 0x40;
+  const hasRex = draft.bitness === 64 && ((bytes[opcode] as number) & 0xf0) === 0x40;
   const choice = random.below(3);
   let at = 0;
   let prefix = random.pick([0x26, 0x2e, 0x36, 0x3e]);
-  if (choice === 1 && !hasRex) {
+  if (choice === 1 && !hasRex && draft.bitness === 64) {
     at = opcode;
     prefix = 0x40;
   } else if (choice === 2 && hasRex && ((bytes[opcode] as number) & 8) !== 0) {
@@ -203,12 +214,12 @@ function mutate(draft: Draft, bytes: Uint8Array): Uint8Array {
     return bytes;
   }
   const mutated = Uint8Array.from([...bytes.subarray(0, at), prefix, ...bytes.subarray(at)]);
-  return mutated.length <= MAX_INSTRUCTION && isSameForm(draft.instruction, mutated) ? mutated : bytes;
+  return mutated.length <= MAX_INSTRUCTION && isSameForm(draft.instruction, mutated, draft.bitness) ? mutated : bytes;
 }
 
 /** The form that a decoder sees; with some operands another form has precedence. */
-function decodedForm(bytes: Uint8Array): Code {
-  const decoder = new Decoder(64, bytes, DecoderOptions.None);
+function decodedForm(bytes: Uint8Array, bitness: Bitness): Code {
+  const decoder = new Decoder(bitness, bytes, DecoderOptions.None);
   const instruction = decoder.decode();
   const { code } = instruction;
   instruction.free();
@@ -216,10 +227,10 @@ function decodedForm(bytes: Uint8Array): Code {
   return code;
 }
 
-function isSameForm(instruction: Instruction, bytes: Uint8Array): boolean {
+function isSameForm(instruction: Instruction, bytes: Uint8Array, bitness: Bitness): boolean {
   // Processors differ in what an operand-size prefix does to near branches.
   if (instruction.flowControl !== FlowControl.Next) return false;
-  const decoder = new Decoder(64, bytes, DecoderOptions.None);
+  const decoder = new Decoder(bitness, bytes, DecoderOptions.None);
   const decoded = decoder.decode();
   const same =
     decoded.code === instruction.code &&

@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import {
   applyPatches,
   initialMemory,
+  initialRegisters,
   LAYOUT,
   memoryDifferences,
   type Outcome,
@@ -98,6 +99,17 @@ export class HostCpu {
     return outcomes;
   }
 
+  /** Why this host's kernel lets no process run 32-bit code, or undefined when it does. */
+  async refuses32BitCode(): Promise<string | undefined> {
+    // INC EAX, which is a REX prefix in 64-bit code.
+    const before = initialRegisters(1, 32);
+    const test = { form: 'Inc_r32', rip: LAYOUT.code, bitness: 32, code: Uint8Array.of(0x40), before } as const;
+    const [outcome] = await this.run([{ ...test, instructions: 1, seed: 1, patches: [], undefinedFlags: 0 }]);
+    if (outcome === undefined || outcome === 'died') return 'a process that enters the segment for it dies';
+    const wanted = BigInt.asUintN(32, (before.gpr[0] as bigint) + 1n);
+    return outcome.after.gpr[0] === wanted ? undefined : `vector ${outcome.vector} at its first instruction`;
+  }
+
   /** Ends the child process. */
   close(): void {
     this.#child.kill('SIGKILL');
@@ -125,8 +137,8 @@ export class HostCpu {
   }
 }
 
-function toRunner({ rip, code, before, patches }: TestCase) {
-  return { rip, code, ...before, patches };
+function toRunner({ rip, bitness, code, before, patches }: TestCase) {
+  return { rip, bitness, code, ...before, patches };
 }
 
 interface Started {

@@ -43,7 +43,7 @@ function open(message) {
   return { selectors: addon.selectors(), cpuid: message.leaves.map(([leaf, subleaf]) => addon.cpuid(leaf, subleaf)) };
 }
 
-function run({ rip, code: bytes, gpr, rflags, xmm, patches }) {
+function run({ rip, bitness, code: bytes, gpr, rflags, xmm, patches }) {
   const at = rip - layout.code;
   code.set(bytes, at);
   for (const { offset, bytes: patch } of patches) memory.set(patch, offset);
@@ -52,7 +52,7 @@ function run({ rip, code: bytes, gpr, rflags, xmm, patches }) {
   context[RFLAGS] = BigInt(rflags);
   context.set(xmm, XMM);
   context[VECTOR] = 0n;
-  addon.run(context);
+  addon.run(context, bitness);
   code.fill(INT3, at, at + bytes.length);
   const outcome = {
     vector: Number(context[VECTOR]),

@@ -42,12 +42,14 @@ const HANDLER_SPACING = 16;
 const VECTORS = 32;
 /** Exceptions that push an error code (SDM vol. 3A, table 6-1). */
 const WITH_ERROR_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
+const OVERFLOW = 4;
 const PAGE_FAULT = 14;
 /** What the handlers consist of. */
 const HLT = 0xf4;
 
-/** Segment attributes in VMX form: present, ring 3, accessed; 64-bit code and data. */
+/** Segment attributes in VMX form: present, ring 3, accessed; 64-bit code, 32-bit code and data. */
 const USER_CODE = 0xa0fb;
+const USER_CODE_32 = 0xc0fb;
 const USER_DATA = 0xc0f3;
 const UNUSABLE = 0x10000;
 const BUSY_TSS = 0x8b;
@@ -105,6 +107,7 @@ export class MachineCpu {
     this.#xmm.set(test.before.xmm);
     record.set('rip', BigInt(test.rip));
     record.set('rflags', BigInt(test.before.rflags));
+    if (test.bitness === 32) this.#enterCompatibilityMode();
     const codeAt = PHYSICAL.code + test.rip - LAYOUT.code;
     this.#write(codeAt, test.code);
     const before = this.#initial.slice();
@@ -189,6 +192,17 @@ export class MachineCpu {
     record.set('gsBase', BigInt(LAYOUT.gsBase));
   }
 
+  #enterCompatibilityMode(): void {
+    const record = this.#record;
+    record.set32('csSelector', SELECTORS.code32);
+    record.set32('csAttributes', USER_CODE_32);
+    for (const name of ['ds', 'es'] as const) {
+      record.set32(`${name}Selector`, SELECTORS.stack);
+      record.set32(`${name}Attributes`, USER_DATA);
+      record.set32(`${name}Limit`, 0xffff_ffff);
+    }
+  }
+
   #writeTables(): void {
     const { pml4, pdpt, pd, lowTable, testTable, handlers, idt, gdt, tss, stackTop } = PHYSICAL;
     const inner = PRESENT | WRITABLE | USER;
@@ -206,11 +220,12 @@ export class MachineCpu {
     map(LAYOUT.code, PHYSICAL.code, LAYOUT.codeSize, USER);
     map(LAYOUT.data, PHYSICAL.data, LAYOUT.dataSize, USER | WRITABLE);
     map(LAYOUT.readOnly, PHYSICAL.data + LAYOUT.dataSize, LAYOUT.readOnlySize, USER);
-    // Descriptors (SDM vol. 3A, 3.4.5): 64-bit code and flat data of both rings, the TSS.
+    // Descriptors (SDM vol. 3A, 3.4.5): 64-bit code and flat data of both rings, 32-bit code of ring 3, the TSS.
     this.#write64(gdt + KERNEL_CODE, 0x00af_9b00_0000_ffffn);
     this.#write64(gdt + KERNEL_DATA, 0x00cf_9300_0000_ffffn);
     this.#write64(gdt + (SELECTORS.stack & ~7), 0x00cf_f300_0000_ffffn);
     this.#write64(gdt + (SELECTORS.code & ~7), 0x00af_fb00_0000_ffffn);
+    this.#write64(gdt + (SELECTORS.code32 & ~7), 0x00cf_fb00_0000_ffffn);
     this.#write64(gdt + TSS_SELECTOR, 0x0000_8b00_0000_0067n | (BigInt(tss) << 16n));
     this.#write64(tss + 4, BigInt(stackTop));
     // No I/O permission bitmap: it would begin behind the limit (SDM vol. 1, 19.5.2).
@@ -219,7 +234,9 @@ export class MachineCpu {
     for (let vector = 0; vector < VECTORS; vector++) {
       // A 64-bit interrupt gate (SDM vol. 3A, 6.14.1) to a handler below 64 KiB.
       const handler = BigInt(handlers + vector * HANDLER_SPACING);
-      this.#write64(idt + vector * 16, handler | (BigInt(KERNEL_CODE) << 16n) | (0x8e00n << 32n));
+      // As the kernel has it, user code may raise #OF, by INTO.
+      const type = vector === OVERFLOW ? 0xee00n : 0x8e00n;
+      this.#write64(idt + vector * 16, handler | (BigInt(KERNEL_CODE) << 16n) | (type << 32n));
     }
   }
 

@@ -23,6 +23,10 @@ const FIXED_REGISTERS: Readonly<Record<string, Register>> = {
   dx: Register.DX,
   eax: Register.EAX,
   rax: Register.RAX,
+  es: Register.ES,
+  cs: Register.CS,
+  ss: Register.SS,
+  ds: Register.DS,
   fs: Register.FS,
   gs: Register.GS,
 };

@@ -17,10 +17,13 @@ const STACK = /^(Push|Pop|Call|Ret|Iret|Enter|Leave)/;
 const STRINGS = /^(Movs[bwdq]_m|Cmps[bwdq]_m|Stos|Lods|Scas)/;
 const BIT_STRINGS = new Set(['Bt', 'Bts', 'Btr', 'Btc']);
 const VECTOR_SHIFTS = /^Ps(ll|rl|ra)[wdq]$/;
-const LOOPS = new Set(['Loop', 'Loope', 'Loopne', 'Jrcxz', 'Jecxz']);
+const LOOPS = new Set(['Loop', 'Loope', 'Loopne', 'Jrcxz', 'Jecxz', 'Jcxz']);
 
 /** Flags that a test may load: not TF and AC, which fault by themselves afterwards, not NT, and nothing reserved. */
 const LOADABLE_FLAGS = 0x3f_ffffn & ~BigInt((1 << 8) | (1 << 14) | (1 << 18));
+
+/** Null, the host's data segment, and selectors behind the ends of its tables. */
+const SEGMENT_VALUES = [0, 1, 2, 3, SELECTORS.stack, SELECTORS.stack, 0xfff8, 0x7ffb];
 
 const COUNTS = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 63, 64, 65, 255];
 
@@ -31,8 +34,8 @@ export function prepare(draft: Draft): void {
   draft.usesStack = STACK.test(mnemonic);
   if (draft.usesStack) prepareStack(draft);
   if (SHIFTS.has(mnemonic)) prepareShift(draft);
-  if (STRINGS.test(form)) draft.address32 = random.oneIn(8);
-  if (mnemonic === 'Xlatb' || mnemonic === 'Maskmovdqu') draft.address32 = random.oneIn(8);
+  if (STRINGS.test(form)) draft.address32 = random.oneIn(8) || draft.bitness === 32;
+  if (mnemonic === 'Xlatb' || mnemonic === 'Maskmovdqu') draft.address32 = random.oneIn(8) || draft.bitness === 32;
   if (mnemonic === 'Enter') {
     // Not so far down that the frame would reach the code pages, which the host can write.
     draft.presetImmediates(
@@ -132,7 +135,7 @@ function settleStack(draft: Draft): void {
   if (mnemonic.startsWith('Iret')) settleInterruptReturn(draft);
   if (mnemonic === 'Ret') {
     if (
-      !draft.patchValue(top, BigInt(draft.branchTarget(false)), 8) &&
+      !draft.patchValue(top, BigInt(draft.branchTarget(false)), draft.pointerSize) &&
       top >= LAYOUT.data - 8 &&
       top < LAYOUT.data + 0x6000
     ) {
@@ -140,25 +143,27 @@ function settleStack(draft: Draft): void {
       if (top > LAYOUT.data - 8 && top < LAYOUT.readOnly + LAYOUT.readOnlySize) throw new Retry();
     }
   }
+  if (/^Pop[wd]_[ED]S$|^Pop[wd]_SS$/.test(draft.form)) {
+    if (!draft.patchValue(top, BigInt(random.pick(SEGMENT_VALUES)), 2)) throw new Retry();
+  }
   if (mnemonic.startsWith('Popf')) {
-    const size = draft.form.endsWith('w') ? 2 : 8;
+    const size = draft.form.endsWith('w') ? 2 : draft.pointerSize;
     if (!draft.patchValue(top, random.u64() & LOADABLE_FLAGS, size)) {
       if (top + size > LAYOUT.data && top < LAYOUT.readOnly + LAYOUT.readOnlySize) throw new Retry();
     }
   }
 }
 
-/** A frame for IRET to the same privilege level; the processor pops RSP and SS there too in 64-bit mode. */
+/** A frame for IRET to the same privilege level; the processor pops RSP and SS there too, in 64-bit mode alone. */
 function settleInterruptReturn(draft: Draft): void {
   const { random } = draft;
   const size = draft.mnemonic === 'Iretq' ? 8 : 4;
   const top = Number(BigInt.asIntN(53, draft.gpr(RSP)));
   const frame = [
     BigInt(draft.branchTarget(false)),
-    BigInt(SELECTORS.code),
+    BigInt(draft.bitness === 64 ? SELECTORS.code : SELECTORS.code32),
     random.u64() & LOADABLE_FLAGS,
-    random.edge(),
-    BigInt(SELECTORS.stack),
+    ...(draft.bitness === 64 ? [random.edge(), BigInt(SELECTORS.stack)] : []),
   ];
   // Half a frame would be one with selectors of any kind.
   if (!frame.every((value, i) => draft.patchValue(top + i * size, value, size))) throw new Retry();
@@ -282,7 +287,8 @@ function settleIndirectBranch(draft: Draft): void {
   const target = BigInt(draft.branchTarget(false));
   const [register] = draft.operandRegisters;
   if (register !== undefined) draft.pin(partOf(register).number, target);
-  else if (draft.memoryAddress === undefined || !draft.patchValue(draft.memoryAddress, target, 8)) throw new Retry();
+  else if (draft.memoryAddress === undefined || !draft.patchValue(draft.memoryAddress, target, draft.pointerSize))
+    throw new Retry();
   // CALL pushes before it jumps; the target must not be what it overwrites, but it reads it first, so that is fine.
 }
 
@@ -311,7 +317,7 @@ function settleWideCompareExchange(draft: Draft, half: number): void {
 function settleSegmentLoad(draft: Draft): void {
   if (!draft.form.startsWith('Mov_Sreg')) return;
   const { random } = draft;
-  const value = BigInt(random.pick([0, 1, 2, 3, SELECTORS.stack, SELECTORS.stack, 0xfff8, 0x7ffb]));
+  const value = BigInt(random.pick(SEGMENT_VALUES));
   const register = draft.operandRegisters[1];
   if (register !== undefined) {
     const { number } = partOf(register);

@@ -25,8 +25,11 @@ export const LAYOUT = {
 /** Bytes from the start of the data to the end of the read-only page: what is compared after a case. */
 export const MEMORY_SIZE = LAYOUT.dataSize + LAYOUT.readOnlySize;
 
-/** Selectors that user code sees: those of a 64-bit process on Linux. */
-export const SELECTORS = { code: 0x33, stack: 0x2b } as const;
+/** Selectors that user code sees: those of a 64-bit process on Linux, and its segment for 32-bit code. */
+export const SELECTORS = { code: 0x33, code32: 0x23, stack: 0x2b } as const;
+
+/** Default operand and address size of a case's code segment; 32 is compatibility mode, all data segments flat. */
+export type Bitness = 32 | 64;
 
 /** RFLAGS bits by name (SDM vol. 1, 3.4.3). */
 export const Flag = {
@@ -65,6 +68,7 @@ export interface TestCase {
   form: string;
   /** Where the code stands. */
   rip: number;
+  bitness: Bitness;
   code: Uint8Array;
   /** How many instructions run from beginning to end, a repeated string instruction as one. */
   instructions: number;
@@ -92,11 +96,15 @@ export interface Outcome {
   memory: MemoryBytes[];
 }
 
-/** The registers a seed stands for. */
-export function initialRegisters(seed: number): Registers {
+/** The registers a seed stands for; those that 32-bit code cannot reach are 0 in it. */
+export function initialRegisters(seed: number, bitness: Bitness = 64): Registers {
   const random = new Random(seed);
   const gpr = new BigUint64Array(16);
   for (let i = 0; i < gpr.length; i++) gpr[i] = random.edge();
+  if (bitness === 32) {
+    for (let i = 0; i < 8; i++) gpr[i] = BigInt.asUintN(32, gpr[i] as bigint);
+    gpr.fill(0n, 8);
+  }
   const xmm = new BigUint64Array(32);
   for (let i = 0; i < xmm.length; i++) xmm[i] = random.edge();
   const rflags = (random.u32() & STATUS_FLAGS) | Flag.IF | 2;

@@ -22,6 +22,12 @@ export function undefinedFlags(mnemonic: string, shift: Shift | undefined): numb
 }
 
 const UNDEFINED: Readonly<Record<string, number>> = {
+  Aaa: OF | SF | ZF | PF,
+  Aas: OF | SF | ZF | PF,
+  Daa: OF,
+  Das: OF,
+  Aam: OF | AF | CF,
+  Aad: OF | AF | CF,
   And: AF,
   Or: AF,
   Xor: AF,

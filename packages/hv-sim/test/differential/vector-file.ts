@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { initialRegisters, type MemoryBytes, type Outcome, type TestCase } from './test-case.js';
+import { type Bitness, initialRegisters, type MemoryBytes, type Outcome, type TestCase } from './test-case.js';
 
 /** A recorded case and what the host did. */
 export interface Vector {
@@ -8,34 +8,44 @@ export interface Vector {
   outcome: Outcome;
 }
 
-const FOLDER = new URL('./vectors/', import.meta.url);
+/** By bitness of the code. */
+const FOLDERS: Readonly<Record<Bitness, URL>> = {
+  64: new URL('./vectors/', import.meta.url),
+  32: new URL('./vectors-32/', import.meta.url),
+};
 const SUFFIX = '.vectors.json';
 /** A file holds, for each form, its cases as {@link encodeVector} writes them. */
 type VectorFile = Record<string, string[]>;
 
 /** Names of the recorded groups. */
-export function recordedGroups(): string[] {
-  return readdirSync(fileURLToPath(FOLDER))
+export function recordedGroups(bitness: Bitness = 64): string[] {
+  return readdirSync(fileURLToPath(FOLDERS[bitness]))
     .filter((name) => name.endsWith(SUFFIX))
     .map((name) => name.slice(0, -SUFFIX.length))
     .toSorted();
 }
 
 /** The vectors of a group, by form. */
-export function readVectors(group: string): Map<string, Vector[]> {
-  const file = JSON.parse(readFileSync(new URL(`${group}${SUFFIX}`, FOLDER), 'utf8')) as VectorFile;
-  return new Map(Object.entries(file).map(([form, lines]) => [form, lines.map((line) => decodeVector(form, line))]));
+export function readVectors(group: string, bitness: Bitness = 64): Map<string, Vector[]> {
+  const file = JSON.parse(readFileSync(new URL(`${group}${SUFFIX}`, FOLDERS[bitness]), 'utf8')) as VectorFile;
+  return new Map(
+    Object.entries(file).map(([form, lines]) => [form, lines.map((line) => decodeVector(form, line, bitness))]),
+  );
 }
 
 /** Writes a group's file. */
-export function writeVectors(group: string, vectors: readonly Vector[]): void {
+export function writeVectors(group: string, vectors: readonly Vector[], bitness: Bitness = 64): void {
+  mkdirSync(FOLDERS[bitness], { recursive: true });
   const file: VectorFile = {};
   for (const vector of vectors) {
     const lines = file[vector.test.form] ?? [];
     lines.push(encodeVector(vector));
     file[vector.test.form] = lines;
   }
-  writeFileSync(new URL(`${group}${SUFFIX}`, FOLDER), `${JSON.stringify(file, null, 0).replaceAll('",', '",\n')}\n`);
+  writeFileSync(
+    new URL(`${group}${SUFFIX}`, FOLDERS[bitness]),
+    `${JSON.stringify(file, null, 0).replaceAll('",', '",\n')}\n`,
+  );
 }
 
 /**
@@ -44,7 +54,7 @@ export function writeVectors(group: string, vectors: readonly Vector[]): void {
  * or empty, error code, CR2, RIP, RFLAGS, general registers and XMM halves that changed, memory that changed.
  */
 function encodeVector({ test, outcome }: Vector): string {
-  const seeded = initialRegisters(test.seed);
+  const seeded = initialRegisters(test.seed, test.bitness);
   return [
     hex(test.rip),
     bytesToHex(test.code),
@@ -66,7 +76,7 @@ function encodeVector({ test, outcome }: Vector): string {
 }
 
 /** The inverse of {@link encodeVector}. */
-function decodeVector(form: string, line: string): Vector {
+function decodeVector(form: string, line: string, bitness: Bitness): Vector {
   const fields = line.split(';');
   let next = 0;
   const text = (): string => {
@@ -80,13 +90,14 @@ function decodeVector(form: string, line: string): Vector {
   const code = hexToBytes(text());
   const instructions = number();
   const seed = number();
-  const seeded = initialRegisters(seed);
+  const seeded = initialRegisters(seed, bitness);
   const rflags = number();
   const before = { gpr: decodeChanges(seeded.gpr, text()), rflags, xmm: seeded.xmm };
   const patches = decodeMemory(text());
   const test: TestCase = {
     form,
     rip,
+    bitness,
     code,
     instructions,
     seed,
