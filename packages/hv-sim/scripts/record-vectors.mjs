@@ -8,13 +8,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..');
-const result = spawnSync(
-  'npx',
-  ['vitest', 'run', 'packages/hv-sim/test/differential/live', '-t', 'recording'],
-  {
-    cwd: root,
-    env: { ...process.env, INTROD_RECORD_VECTORS: '1' },
-    stdio: 'inherit',
-  },
-);
+const result = spawnSync('npx', ['vitest', 'run', 'packages/hv-sim/test/differential/live', '-t', 'recording'], {
+  cwd: root,
+  env: { ...process.env, INTROD_RECORD_VECTORS: '1' },
+  stdio: 'inherit',
+});
 process.exitCode = result.status ?? 1;

@@ -23,7 +23,12 @@ export function addressMemory(draft: Draft, shape: 'any' | 'offset'): void {
       segmentBase = LAYOUT.gsBase;
     } else {
       // Flat; a store through CS is #GP, whose selector in GS would be none at all.
-      instruction.segmentPrefix = random.pick([Register.CS, Register.SS, Register.DS, Register.ES]);
+      instruction.segmentPrefix = random.pick([
+        draft.mayUseCodeSegment ? Register.CS : Register.DS,
+        Register.SS,
+        Register.DS,
+        Register.ES,
+      ]);
     }
   }
   const effective = BigInt(address - segmentBase);

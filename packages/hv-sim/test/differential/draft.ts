@@ -48,6 +48,11 @@ export class Draft {
     return this.bitness === 64 ? 16 : 8;
   }
 
+  /** Whether a memory operand may lie in CS, which 32-bit code cannot write. */
+  get mayUseCodeSegment(): boolean {
+    return this.bitness === 64 || !this.safeAddress;
+  }
+
   /** Bytes of a return address. */
   get pointerSize(): 4 | 8 {
     return this.bitness === 64 ? 8 : 4;

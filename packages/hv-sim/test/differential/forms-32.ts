@@ -61,7 +61,10 @@ export const excludedForms32: readonly { reason: string; forms: RegExp }[] = [
   { reason: 'a far branch goes through the host kernel’s descriptor tables', forms: /^(Call|Jmp)_ptr/ },
   { reason: 'loads ES or DS by way of a far pointer, which the host kernel’s descriptors decide', forms: /^L[ed]s_r/ },
   { reason: 'loads FS or GS, which the native side needs', forms: /^Popd_[FG]S$/ },
-  { reason: 'an instruction of the 8086 alone: the decoder takes its byte for the two-byte opcodes', forms: /^Popw_CS$/ },
+  {
+    reason: 'an instruction of the 8086 alone: the decoder takes its byte for the two-byte opcodes',
+    forms: /^Popw_CS$/,
+  },
   { reason: 'outside of 64-bit mode it is #UD on Intel’s processors and #GP on AMD’s', forms: /^Sysretd$/ },
   { reason: 'tells the machine’s own VCPU number', forms: /^Rdpid_r32$/ },
 ];

@@ -204,7 +204,7 @@ function mutate(draft: Draft, bytes: Uint8Array): Uint8Array {
   const hasRex = draft.bitness === 64 && ((bytes[opcode] as number) & 0xf0) === 0x40;
   const choice = random.below(3);
   let at = 0;
-  let prefix = random.pick([0x26, 0x2e, 0x36, 0x3e]);
+  let prefix = random.pick([0x26, draft.mayUseCodeSegment ? 0x2e : 0x3e, 0x36, 0x3e]);
   if (choice === 1 && !hasRex && draft.bitness === 64) {
     at = opcode;
     prefix = 0x40;

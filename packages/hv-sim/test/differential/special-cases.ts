@@ -48,6 +48,8 @@ export function prepare(draft: Draft): void {
     draft.presetImmediates(BigInt(random.oneIn(2) ? 0x20 + random.below(0x60) : 0x81 + random.below(0x7f)));
   if (mnemonic === 'Ret' && form.includes('imm16'))
     draft.presetImmediates(BigInt(random.oneIn(2) ? random.below(64) : random.below(0x10000)));
+  // Processors differ in whether an ARPL that changes nothing needs to be able to write; the machine says yes.
+  if (mnemonic === 'Arpl') draft.safeAddress = true;
   // Where execution goes must be the code pages.
   if (mnemonic === 'Call' || mnemonic === 'Jmp') draft.safeAddress = true;
 }
