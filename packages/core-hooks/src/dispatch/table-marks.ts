@@ -46,17 +46,18 @@ export function markTables(
     }
     let done = true;
     const leaf = translator.depth - 1;
-    for (let level = 0; level <= leaf && done; level++) {
+    const { entrySize } = translator;
+    for (let level = translator.firstFlagLevel; level <= leaf && done; level++) {
       const entryLow = translator.entryLow(level);
       const marked = (entryLow | (level === leaf ? ACCESSED | DIRTY : ACCESSED)) >>> 0;
       if (marked !== entryLow) {
         const entryHigh = translator.entryHigh(level);
         const at = translator.entryGpa(level);
-        if (at === watched) {
+        if (at - (at % 8) === watched) {
           marks = Marks.WATCHED;
         }
         // In a self-map one entry serves several levels: what was set for the first makes the next one fail, and walk again.
-        done = port.compareExchange(at, 8, entryLow, entryHigh, marked, entryHigh);
+        done = port.compareExchange(at, entrySize, entryLow, entryHigh, marked, entryHigh);
       }
     }
     if (done) {

@@ -117,7 +117,11 @@ export class InstructionCache {
 
   /** Guards the translations of code pages too, from now on. */
   guardTranslations(translations: TranslationHooks): void {
-    this.#mappings = new CodeMappings(translations, this.#grants, (mapping) => this.#dropAll(mapping.instructions));
+    this.#mappings = new CodeMappings(translations, this.#grants, (mapping) => {
+      this.#dropAll(mapping.instructions);
+      // A processor that still remembers the old page would execute other bytes than those that are decided about.
+      this.#hooks.requestFlush();
+    });
   }
 
   /** Finds the instruction at RIP of a VCPU. */

@@ -188,6 +188,11 @@ export class PageHooks {
     this.#rights.flush();
   }
 
+  /** Has the processors forget translations before the next reply. @internal */
+  requestFlush(): void {
+    this.#rights.requestFlush();
+  }
+
   /** Number of hooks that are set and not removed. */
   get count(): number {
     let count = 0;

@@ -88,6 +88,11 @@ export class PageRights {
     this.#tellOrRetry(rights);
   }
 
+  /** Has the next {@link flush} reach the processors though no right changed: it empties what they remember of translations as well. */
+  requestFlush(): void {
+    this.#unflushed = true;
+  }
+
   /** Makes all changes since the last call effective. A refusal is reported and tried again at the next call. */
   flush(): void {
     if (this.#refused.length > 0) {
