@@ -369,5 +369,7 @@ export const NOT_APPLICABLE = {
   'P4.11': `There is no in-guest page-table filter. ${agents}`,
   'P5.15': 'There is no #VE cache.',
   'P7.18': 'The watchdog belongs to the in-guest page-table filter; our page-table pages are always write-protected.',
+  'P17.10': 'A view of a page stays valid for who holds it, so none is pinned.',
+  'P18.4': 'The contract with the hypervisor always has a call that makes rights effective.',
   'P14.7': 'Filler bytes of Linux kernels; introd is for Windows guests.',
 };

@@ -523,6 +523,29 @@ describe('hypercalls', () => {
   });
 });
 
+describe('the code of the guest', () => {
+  it('is not written while the guest runs [P18.3]', () => {
+    const guest = new DetourGuest();
+    const { port, memory } = guest.engine;
+    const write = port.writePhysical.bind(port);
+    let writes = 0;
+    port.writePhysical = (gpa, source) => {
+      writes++;
+      expect(port.pauseCount).toBeGreaterThan(0);
+      return write(gpa, source);
+    };
+    const detour = guest.detour({ callback: (call) => call.disableDetour() });
+    detour.setEnabled(false);
+    detour.setEnabled(true);
+    guest.run(1000);
+    guest.engine.detours.removeAll();
+    expect(writes).toBeGreaterThanOrEqual(6);
+    expect(port.pauseCount).toBe(0);
+    port.writePhysical = write;
+    expect(memory.writePhysical(FUNCTION as Gpa, bytesOf('90'))).toBe(true);
+  });
+});
+
 describe('queries', () => {
   it('tell what an address belongs to, and where replaced instructions went, but not their first [P15.13]', () => {
     const guest = new DetourGuest({ function: '53 4883ec20 4883c420 5b 488d0411 c3' });

@@ -5,6 +5,7 @@ import { describe, expect, inject, it } from 'vitest';
 import { CODE, DATA, kernel, leafEntry, PML4, pageTables, STACK } from '../../test/guest-layout.js';
 import { SyntheticGuest } from '../../test/synthetic-guest.js';
 import { Engine } from '../index.js';
+import { PageCache } from './page-cache.js';
 
 const scale = inject('scale');
 const CR3 = BigInt(PML4) as Cr3;
@@ -84,6 +85,26 @@ describe('reading virtual memory', () => {
   });
 });
 
+describe('reading and writing physical memory', () => {
+  it('goes over pages, and does nothing when a byte is not RAM [P2.9] [P2.14]', () => {
+    const guest = guestWithData();
+    const { memory } = guest.engine;
+    const end = guest.port.memoryRegions.at(-1)!;
+    const last = end.start + end.size;
+    expect(memory.writePhysical((DATA + PAGE_SIZE - 4) as Gpa, NEW)).toBe(true);
+    expect(bytesAt(guest, DATA + PAGE_SIZE - 4, 8)).toEqual(NEW);
+    // The next virtual page is another frame than the next physical one.
+    guest.put64(leafEntry(DATA + PAGE_SIZE), BigInt(DATA + 2 * PAGE_SIZE) | SUPERVISOR);
+    guest.put64(DATA + 2 * PAGE_SIZE, 0x1111_1111_1111_1111n);
+    expect(memory.readU64(CR3, ACROSS)).toBe(0x1111_1111_0403_0201n);
+    expect(memory.read64((DATA + PAGE_SIZE - 4) as Gpa)).toBe(0x0807_0605_0403_0201n);
+    const before = bytesAt(guest, last - 4, 4);
+    expect(memory.writePhysical((last - 4) as Gpa, NEW)).toBe(false);
+    expect(bytesAt(guest, last - 4, 4)).toEqual(before);
+    expect(memory.readPhysical((last - 4) as Gpa, new Uint8Array(8))).toBe(false);
+  });
+});
+
 describe('a safe write', () => {
   it('writes across two pages, and what a ring may not write stays as it is to the byte [P2.4]', () => {
     const refusals: [string, (guest: SyntheticGuest) => void, 0 | 3, object][] = [
@@ -139,7 +160,7 @@ describe('a safe write', () => {
     expect(user.engine.memory.safeWrite(CR3, kernel(DATA), NEW, 3)).toEqual({ status: 'ok' });
   });
 
-  it('is not stopped by a hook that is removed and not yet committed [P2.5]', () => {
+  it('is not stopped by a hook that is removed and not yet committed [P2.5] [P18.5]', () => {
     const guest = guestWithData();
     const hook = guest.engine.hooks.page.set({
       gpa: DATA as Gpa,
@@ -151,6 +172,9 @@ describe('a safe write', () => {
     hook.remove();
     expect(guest.port.getPageAccess((DATA / PAGE_SIZE) as Gfn) & Access.WRITE).toBe(0);
     expect(guest.engine.memory.safeWrite(CR3, kernel(DATA), NEW, 0)).toEqual({ status: 'ok' });
+    guest.port.raiseTick();
+    guest.engine.step(1);
+    expect(guest.port.getPageAccess((DATA / PAGE_SIZE) as Gfn) & Access.WRITE).toBe(Access.WRITE);
   });
 
   it('drops every decoded instruction, and the guards of their pages do not stop it [P2.6] [P11.12]', () => {
@@ -209,7 +233,7 @@ describe('a safe write', () => {
 });
 
 describe('the cache of mapped pages', () => {
-  it('looks at a frame through one mapping, anew after a flush [P2.10] [P2.11]', () => {
+  it('looks at a frame through one mapping, anew after a flush [P2.10]', () => {
     const guest = guestWithData();
     let mapped = 0;
     const original = guest.port.mapPage.bind(guest.port);
@@ -230,5 +254,41 @@ describe('the cache of mapped pages', () => {
     expect(read()).toBe(0x1234n);
     expect(mapped).toBe(2 * needed);
     guest.engine.close();
+  });
+
+  it('drops nothing while there is room, then first what was not used for longest, and everything when cleared [P2.11] [P2.12] [P2.13]', () => {
+    const guest = new SyntheticGuest();
+    const mapped: number[] = [];
+    const cache = new PageCache(
+      {
+        mapPage: (frame) => {
+          mapped.push(frame);
+          return guest.port.mapPage(frame);
+        },
+      },
+      4,
+    );
+    const use = (...frames: number[]): readonly number[] => {
+      mapped.length = 0;
+      for (const frame of frames) {
+        expect(cache.get(frame)!.bytes.length).toBe(PAGE_SIZE);
+      }
+      return [...mapped];
+    };
+    expect(use(1, 2, 3, 4, 5, 6, 7, 8)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(use(8, 7, 6, 5)).toEqual([]);
+    // 1 and 2 are used again, 3 and 4 are not.
+    expect(use(1, 2)).toEqual([]);
+    expect(use(9, 10, 11)).toEqual([9, 10, 11]);
+    expect(use(1, 2)).toEqual([]);
+    expect(use(3, 4)).toEqual([3, 4]);
+    for (let frame = 0; frame < 100; frame++) {
+      use(frame);
+      expect(cache.size).toBeLessThanOrEqual(12);
+    }
+    expect(cache.get(2 ** 30)).toBeUndefined();
+    cache.clear();
+    expect(cache.size).toBe(0);
+    expect(use(99)).toEqual([99]);
   });
 });

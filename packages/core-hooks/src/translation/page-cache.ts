@@ -11,20 +11,28 @@ export interface MappedPage {
 }
 
 /**
- * Most pages kept mapped. A mapping costs three small objects of the host; the guest decides which frames are looked
- * at, so there must be a bound.
+ * Frames mapped anew until a generation is full; at most three times as many views are kept. A mapping costs three small objects of the host;
+ * the guest decides which frames are looked at, so there must be a bound.
  */
-const MAX_PAGES = 8192;
+const GENERATION = 4096;
 
-/** Views of guest frames, made once (the GPA cache of core-hooks.md section 3). Mappings are live, so they never go stale. */
+/**
+ * Views of guest frames, made once (the GPA cache of core-hooks.md section 3). Mappings are live, so they never go stale, and a view stays
+ * valid for whoever holds it, so none has to be pinned. There are two generations, of what was used since the last one was full, and of what
+ * was used before: a frame that was looked at in neither time is dropped first.
+ */
 export class PageCache {
   readonly #port: MapCapability;
-  readonly #pages = new FrameTable<MappedPage>(1024);
+  readonly #generation: number;
+  #recent = new FrameTable<MappedPage>(1024);
+  #earlier = new FrameTable<MappedPage>(1024);
   #lastFrame = -1;
   #lastPage: MappedPage | undefined;
 
-  constructor(port: MapCapability) {
+  /** @param generation frames mapped anew until a generation is full */
+  constructor(port: MapCapability, generation = GENERATION) {
     this.#port = port;
+    this.#generation = generation;
   }
 
   /** The view of a frame; undefined when it is not RAM. */
@@ -32,7 +40,7 @@ export class PageCache {
     if (frame === this.#lastFrame) {
       return this.#lastPage;
     }
-    const page = this.#pages.get(frame) ?? this.#map(frame);
+    const page = this.#recent.get(frame) ?? this.#find(frame);
     if (page !== undefined) {
       this.#lastFrame = frame;
       this.#lastPage = page;
@@ -40,22 +48,38 @@ export class PageCache {
     return page;
   }
 
-  #map(frame: number): MappedPage | undefined {
+  /** The view of a frame that was not used recently. */
+  #find(frame: number): MappedPage | undefined {
+    const known = this.#earlier.get(frame);
+    if (known !== undefined) {
+      this.#earlier.delete(frame);
+      this.#recent.set(frame, known);
+      return known;
+    }
     const bytes = this.#port.mapPage(frame as Gfn);
     if (bytes === undefined) {
       return undefined;
     }
-    if (this.#pages.size >= MAX_PAGES) {
-      this.#pages.clear();
+    if (this.#recent.size >= this.#generation) {
+      const oldest = this.#earlier;
+      oldest.clear();
+      this.#earlier = this.#recent;
+      this.#recent = oldest;
     }
     const page: MappedPage = { bytes, words: new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4) };
-    this.#pages.set(frame, page);
+    this.#recent.set(frame, page);
     return page;
+  }
+
+  /** Number of views kept. */
+  get size(): number {
+    return this.#recent.size + this.#earlier.size;
   }
 
   /** Drops every view. */
   clear(): void {
-    this.#pages.clear();
+    this.#recent.clear();
+    this.#earlier.clear();
     this.#lastFrame = -1;
     this.#lastPage = undefined;
   }
