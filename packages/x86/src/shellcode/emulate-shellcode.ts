@@ -235,8 +235,11 @@ class TraceStep implements ShellcodeTraceStep {
 
 /** The XMM registers of the YMM registers. */
 function lowHalves(vectors: Uint8Array): BigUint64Array {
-  const all = new BigUint64Array(vectors.slice().buffer);
-  return all.filter((_, index) => index % 4 < 2);
+  const low = new Uint8Array(16 * 16);
+  for (let register = 0; register < 16; register++) {
+    low.set(vectors.subarray(VECTOR_SIZE * register, VECTOR_SIZE * register + 16), 16 * register);
+  }
+  return new BigUint64Array(low.buffer);
 }
 
 function wide(low: number, high: number): bigint {
