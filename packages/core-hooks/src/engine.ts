@@ -163,8 +163,6 @@ export class Engine {
         );
       }
     }
-    // Each element of a repeated string instruction is asked about: one that is allowed says nothing of the next.
-    port.setExit({ kind: 'rep-iterations' }, true);
     this.#records = records;
     const { counters } = this;
     this.#fallback = options.fallback === 'block' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
