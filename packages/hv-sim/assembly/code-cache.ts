@@ -1,6 +1,14 @@
 // Decoded instructions, by the frame that holds their bytes: a frame with code has a table that gives for each offset
 // the record of the instruction that begins there. A write to such a frame forgets all of its instructions.
-import { clearFault, fault, FAULT_NON_CANONICAL, raiseProtection, raiseUndefined, setAttention, setFault } from './fault';
+import {
+  clearFault,
+  fault,
+  FAULT_NON_CANONICAL,
+  raiseProtection,
+  raiseUndefined,
+  setAttention,
+  setFault,
+} from './fault';
 import {
   CODE_FLAT_32,
   CODE_LONG,

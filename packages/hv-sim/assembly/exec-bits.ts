@@ -44,7 +44,6 @@ import {
 import {
   AF,
   CF,
-  cpu,
   flags,
   general,
   PF,

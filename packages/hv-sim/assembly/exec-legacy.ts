@@ -33,7 +33,6 @@ import {
   PF,
   registerOfSize,
   RSP,
-  setGeneral,
   setRegisterOfSize,
   setStatus,
   SF,

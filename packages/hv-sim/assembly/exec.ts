@@ -24,7 +24,7 @@ import {
   VCPU_RIP,
 } from './generated/layout';
 import { cacheGeneration, fetch, load64, store8 } from './memory';
-import { codeMode } from './mode';
+import { codeMode, wrapRip } from './mode';
 import { multiply } from './multiply';
 import { effectiveAddress, effectiveOffset } from './operand';
 import {
@@ -746,5 +746,6 @@ export function execute(budget: i32): i32 {
     }
     op = next;
   }
+  wrapRip();
   return budget - left;
 }

@@ -1,5 +1,15 @@
 // IRET in every mode (SDM vol. 2, IRET).
-import { checkFarCode, checkFarOffset, commitFarCode, farAttributes, isFarCode, isFarConforming, isFarLong, keepCode, prepareFarCode } from './far-code';
+import {
+  checkFarCode,
+  checkFarOffset,
+  commitFarCode,
+  farAttributes,
+  isFarCode,
+  isFarConforming,
+  isFarLong,
+  keepCode,
+  prepareFarCode,
+} from './far-code';
 import { fault, raiseProtection, unsupported } from './fault';
 import { CODE_LONG, OP_SIZE, VCPU_RFLAGS } from './generated/layout';
 import { commitStackPointer, commitStackSegment, prepareStackSegment, readOuterStack } from './inner-stack';

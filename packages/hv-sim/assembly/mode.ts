@@ -12,7 +12,7 @@ import {
   VCPU_CS_LIMIT,
   VCPU_EFER,
 } from './generated/layout';
-import { cpu } from './state';
+import { cpu, rip, setRip } from './state';
 
 export const CR0_PE: u64 = 1;
 export const CR0_PG: u64 = 1 << 31;
@@ -35,7 +35,7 @@ export const PAGING_5_LEVEL: u32 = 4;
 /** Kind of the current VCPU's code, one of the CODE_ numbers. */
 export let codeMode: u32 = CODE_LONG;
 /** Kind of the current VCPU's paging, one of the PAGING_ numbers. */
-export let pagingMode: u32 = PAGING_NONE;
+export let pagingMode: u32 = 0;
 /** How far a linear address is shifted to have its highest bit that counts at bit 63: 16, with 5-level paging 7. */
 export let canonicalShift: u64 = 16;
 /** Bits that a linear address has in the current code: data of 16- and 32-bit code wraps at 4 GiB. */
@@ -77,6 +77,11 @@ export function setModes(code: u32, paging: u32): void {
   pagingMode = paging;
   canonicalShift = paging == PAGING_5_LEVEL ? 7 : 16;
   linearMask = code == CODE_LONG ? 0xffff_ffff_ffff_ffff : 0xffff_ffff;
+}
+
+/** EIP wraps at 4 GiB: to be called where somebody may look at it, or an event may push it. */
+export function wrapRip(): void {
+  if (codeMode != CODE_LONG) setRip(rip() & 0xffff_ffff);
 }
 
 /** A linear address that the paging mode can translate: the bits above its highest one equal it. */

@@ -40,7 +40,7 @@ import {
   VCPU_RFLAGS,
 } from './generated/layout';
 import { delivered, deliverException, forgetDelivered } from './interrupt';
-import { CR0_PE } from './mode';
+import { CR0_PE, wrapRip } from './mode';
 import { deliverPending, finishInstruction, passTime, STEP_DUE } from './pending-events';
 import { beginExit } from './physical';
 import { choose, endTurn, isAnyWakeable, longestGo, nextWake, useTurn } from './schedule';
@@ -96,7 +96,10 @@ export function markStale(): void {
 function skipInstruction(): void {
   const op = fetch();
   if (fault == FAULT_EXIT) return queue(cpu);
-  if (fault == 0) setRip(rip() + u64(load<u8>(op, OP_LENGTH)));
+  if (fault == 0) {
+    setRip(rip() + u64(load<u8>(op, OP_LENGTH)));
+    wrapRip();
+  }
   clearFault();
   store<u32>(cpu + BLOCK_SKIP_NEXT, 0);
   finishInstruction(cpu);

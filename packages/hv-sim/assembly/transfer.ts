@@ -1,6 +1,16 @@
 // Far control transfers: JMP and CALL to segments and through call gates, and RETF (SDM vol. 3A, 5.8). Task switches are
 // not offered.
-import { checkFarCode, checkFarOffset, commitFarCode, farAttributes, isFarCode, isFarConforming, isFarLong, keepCode, prepareFarCode } from './far-code';
+import {
+  checkFarCode,
+  checkFarOffset,
+  commitFarCode,
+  farAttributes,
+  isFarCode,
+  isFarConforming,
+  isFarLong,
+  keepCode,
+  prepareFarCode,
+} from './far-code';
 import { fault, raise, raiseProtection, setAttention, unsupported, VECTOR_NP } from './fault';
 import {
   CODE_LONG,

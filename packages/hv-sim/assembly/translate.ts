@@ -1,7 +1,15 @@
 // The page walker (SDM vol. 3A, 4.2 to 4.6): no paging, 32-bit and PAE paging, 4 and 5 levels, with all sizes of pages.
 import { invalidateFrame } from './code-cache';
 import { fault, raisePageFault } from './fault';
-import { BLOCK_PDPTES, EXIT_CAUSE_PAGE_WALK, VCPU_CR0, VCPU_CR3, VCPU_CR4, VCPU_EFER, VCPU_RFLAGS } from './generated/layout';
+import {
+  BLOCK_PDPTES,
+  EXIT_CAUSE_PAGE_WALK,
+  VCPU_CR0,
+  VCPU_CR3,
+  VCPU_CR4,
+  VCPU_EFER,
+  VCPU_RFLAGS,
+} from './generated/layout';
 import {
   CR4_PSE,
   PAGING_32_BIT,
