@@ -85,7 +85,7 @@ export class ExitConclusion {
     }
     if (verdict === Verdict.NOT_ALLOWED) {
       counters.blocked++;
-      if (inquiry.emulationWanted && plan.passDenied(inquiry.vcpu, inquiry.index)) {
+      if (inquiry.passDeniedElement()) {
         return Verdict.ALLOWED_VIRTUAL;
       }
     }
@@ -130,6 +130,11 @@ export class ExitConclusion {
       case Supply.ELSEWHERE:
         return Verdict.ALLOWED;
       default: {
+        if (this.#inquiry.emulateCompare()) {
+          counters.patchedReads++;
+          this.#context.outcome.reason = 'read-supplied';
+          return Verdict.ALLOWED_VIRTUAL;
+        }
         this.#context.outcome.reason = 'hidden-read';
         const text = this.#inquiry.instruction?.text ?? 'the processor';
         this.#context.report('hidden-read', `blocked a read of hidden bytes that no reply can show, by ${text}`);

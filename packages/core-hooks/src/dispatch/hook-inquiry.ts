@@ -1,5 +1,6 @@
 import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
-import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext } from '@introd/x86';
+import { RegisterGroup } from '@introd/glue';
+import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext, OperandKind } from '@introd/x86';
 import type { PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
@@ -11,6 +12,7 @@ import { mapsTheSame } from './page-table-entry.js';
 import type { PageTableWrite } from './page-table-write.js';
 import { ReadSupply, type Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
+import { compareStrings, isStringCompare } from './string-compare.js';
 
 const CR3 = u32Index('cr3');
 const RCX = u32Index('rcx');
@@ -105,6 +107,44 @@ export class HookInquiry {
       this.#list.count = 0;
     }
     return this.#supply.prepare(this.vcpu, this.#list, this.exitFrame, this.#resolve);
+  }
+
+  /**
+   * Makes one element of CMPS happen with what the guest shall see: its two operands may lie too far from each other for one reply.
+   * @returns false when it is another instruction, or not for the engine to end
+   */
+  emulateCompare(): boolean {
+    const { instruction } = this;
+    if (instruction === undefined || !isStringCompare(instruction)) {
+      return false;
+    }
+    const of = (kind: OperandKind): number => instruction.memory.findIndex((operand) => operand.kind === kind);
+    const source = of(OperandKind.STRING_SOURCE);
+    const bytes = new Uint8Array(instruction.memory[source]!.size);
+    const other = new Uint8Array(bytes.length);
+    if (
+      !this.readOperand(source, bytes) ||
+      !this.readOperand(of(OperandKind.STRING_DESTINATION), other) ||
+      !compareStrings(instruction, this.vcpu, bytes, other)
+    ) {
+      return false;
+    }
+    this.#context.port.storeRegisters(this.index, RegisterGroup.GENERAL);
+    return true;
+  }
+
+  /**
+   * Ends a repeated string instruction whose store was denied where the engine must do that itself: it goes on behind the denied element.
+   * @returns false when it is for the processor to pass the instruction
+   */
+  passDeniedElement(): boolean {
+    const { instruction } = this;
+    if (instruction === undefined || !instruction.repeated || instruction.storeOperand < 0) {
+      return false;
+    }
+    const { plan } = this.#context;
+    plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
+    return plan.passDenied(this.vcpu, this.index);
   }
 
   /** Makes a list of every address that the instruction at RIP touches. */
