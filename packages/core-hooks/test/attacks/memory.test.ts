@@ -158,7 +158,7 @@ describe('a write that crosses into an unmapped page', () => {
 });
 
 describe('hidden bytes', () => {
-  const HIDDEN = DATA + 0x6000;
+  const HIDDEN = DATA + 0x6800;
   const REAL = 0xcc;
   const SHOWN = 0x90;
 
