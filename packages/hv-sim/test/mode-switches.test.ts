@@ -1,6 +1,6 @@
 import type { Gpa } from '@introd/abi';
 import { expect, test } from 'vitest';
-import { enterCompatibilityMode, enterLongMode } from '../src/index.js';
+import { enterCompatibilityMode, enterLongMode, type MachineOptions } from '../src/index.js';
 import { AT, descriptor, gate, ProtectedGuest, SELECTOR } from './protected-guest.js';
 
 /** What {@link ProtectedGuest.outcome} gives when nothing has faulted. */
@@ -29,8 +29,8 @@ const SYSENTER_EIP = 0x176;
 
 /** A guest with the tables of every mode. */
 class ModesGuest extends ProtectedGuest {
-  constructor() {
-    super('none');
+  constructor(options: Partial<MachineOptions> = {}) {
+    super('none', options);
     this.write64(PML5, BigInt(PML4 | 7));
     this.write64(PML4, BigInt(PDPT | 7));
     this.write64(PDPT, BigInt(DIRECTORY | 7));
@@ -193,6 +193,21 @@ test('the same bytes are what the mode takes them for, however often it changes'
   guest.machine.run(200);
   expect(guest.machine.powerOffCode).toBe(95);
   expect(guest.register('rbx')).toBe(10);
+});
+
+test('two VCPUs of different modes run the same page, each its own instructions', () => {
+  const guest = new ModesGuest({ vcpus: 2, quantum: 3 }).compatibility();
+  const other = guest.machine.vcpu(1);
+  enterLongMode(other, { cr3: BigInt(PML4), rip: 0x1_2000n, rsp: BigInt(AT.stack) });
+  guest.machine.setActive(1, true);
+  // INC RBX, or DEC EAX and INC EBX; JMP to the beginning.
+  guest.write(0x1_2000, Uint8Array.of(0x48, 0xff, 0xc3, 0xeb, 0xfb));
+  guest.record.set('rip', 0x1_2000n);
+  guest.record.set('rax', 1000n);
+  other.set('rax', 1000n);
+  guest.machine.run(600);
+  expect([guest.record.get('rax'), guest.record.get('rbx')]).toEqual([900n, 100n]);
+  expect([other.get('rax'), other.get('rbx')]).toEqual([1000n, 150n]);
 });
 
 test('an interrupt of compatibility mode is delivered in 64-bit mode, and IRETQ goes back to it', () => {

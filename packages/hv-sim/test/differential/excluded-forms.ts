@@ -5,11 +5,12 @@ export const excludedForms: readonly { reason: string; forms: RegExp }[] = [
     forms: /^(Cpuid|Rdtsc|Rdtscp|Rdpmc|Rdpid_r64|Xgetbv)$/,
   },
   {
-    reason: 'leaves user code for the kernel or the hypervisor: test/events.test.ts and test/exits.test.ts have it',
+    reason: 'leaves user code for the kernel or the hypervisor: test/{events,exits,mode-switches}.test.ts have it',
     forms: /^(Syscall|Sysenter|Sysexit[dq]|Vmcall|Int1|Int3)$/,
   },
   {
-    reason: 'far control flow goes through the host kernel’s descriptor tables, or to 16-bit addresses',
+    reason:
+      'far control flow goes through the host kernel’s descriptor tables: test/{gates,mode-switches}.test.ts have it',
     forms: /^(Call_m16|Jmp_m16|Retf|Iretw)/,
   },
   {
