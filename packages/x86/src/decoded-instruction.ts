@@ -190,7 +190,10 @@ export function decodeInstruction(
   const { code } = scratch;
   const facts = factsOf(scratch, code);
   // A copy: the caller's bytes are often a view of guest memory.
-  const own = bytes.slice(0, scratch.length);
+  const own = new Uint8Array(scratch.length);
+  for (let at = 0; at < own.length; at++) {
+    own[at] = bytes[at]!;
+  }
   const memory = memoryOperandsOf(scratch, operandPatternOf(scratch, code, bitness), own, bitness);
   const storeOperand = storeOperandOf(memory);
   const store = storeOf(scratch, facts.mnemonic, memory, storeOperand);

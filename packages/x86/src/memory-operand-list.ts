@@ -21,7 +21,7 @@ import { explicitSize } from './operand-sizes.js';
 import { ADDRESS_BITS, GENERAL_NUMBER, segmentNumber, VECTOR_NUMBER } from './register-numbers.js';
 
 /** Operands in the list of an instruction that has none. */
-export const NO_OPERANDS: readonly MemoryOperand[] = [];
+const NO_OPERANDS: readonly MemoryOperand[] = [];
 
 const RSP = 4;
 const RSI = 6;

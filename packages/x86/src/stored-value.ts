@@ -15,7 +15,7 @@ export interface Store {
 }
 
 /** A store whose value is not known, or none. */
-export const NO_STORE: Store = { operation: StoreOperation.NONE, source: NO_SOURCE };
+const NO_STORE: Store = { operation: StoreOperation.NONE, source: NO_SOURCE };
 
 const CR0 = u32Index('cr0');
 const SELECTORS = SEGMENT_NAMES.map((name) => u32Index(`${name}Selector`));
