@@ -9,6 +9,7 @@ export const C_FIGURES = {
     'EPT write, instruction not cached (2 exits)': 5302,
     'EPT execute violation -> hook callback': 319,
     'CR4 write -> callback': 36,
+    'MSR write violation -> callback': 35,
     'timer tick (1 s), no checks enabled': 42,
   },
   memory: {

@@ -167,6 +167,33 @@ function cr4Write() {
   };
 }
 
+function msrWrite() {
+  const { port, engine } = storeGuest();
+  const lstar = 0xc000_0082;
+  let calls = 0;
+  engine.hooks.msr.set(lstar, (event) => {
+    calls++;
+    event.verdict = Verdict.ALLOWED;
+  });
+  return {
+    group: 'events',
+    op: 'MSR write violation -> callback',
+    begin() {
+      port.raiseRegisterWrite(0, ExitKind.MSR_WRITE, lstar, 0xffff_8000_0001_2000n, 0xffff_8000_0001_3000n);
+      engine.step(0);
+    },
+    run(count) {
+      const called = calls;
+      for (let i = 0; i < count; i++) {
+        port.raise(0);
+        engine.step(0);
+        if (port.lastReply(0) !== Reply.ALLOW_ONCE) assert(false, 'the write must be allowed');
+      }
+      assert(calls === called + count, 'the callback must be called once per write');
+    },
+  };
+}
+
 function tick() {
   const { port, engine } = storeGuest();
   return {
@@ -187,7 +214,7 @@ function tick() {
 
 /** What an exit costs, from `next` to `reply`. */
 export function operations() {
-  return [writeToHook(), writeBesideHook(), writeNotCached(), execute(), cr4Write(), tick()];
+  return [writeToHook(), writeBesideHook(), writeNotCached(), execute(), cr4Write(), msrWrite(), tick()];
 }
 
 /** The most common exit, for the measurement of heap growth. */
