@@ -1,17 +1,16 @@
-import { Access, type Cr3, type Gpa, type Gva, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
+import { type Cr3, type Gpa, type Gva, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
 import { type Bitness, DecodedInstruction, decodeInstruction, MAX_INSTRUCTION_LENGTH } from '@introd/x86';
 import type { EngineCounters } from '../counters.js';
-import type { AccessEvent } from '../dispatch/access-event.js';
-import { type Grants, NO_FRAME, NOBODY } from '../dispatch/grants.js';
+import { type Grants, NO_FRAME } from '../dispatch/grants.js';
 import type { AddressSpaces } from '../guest-system/address-spaces.js';
-import { FrameTable } from '../page-hooks/frame-table.js';
-import type { PageHook, PageHooks } from '../page-hooks/page-hooks.js';
+import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageCache } from '../translation/page-cache.js';
 import { Paging } from '../translation/paging-mode.js';
 import { type Translator, Walk } from '../translation/translator.js';
 import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
 import { CachedInstruction, type InstructionKey } from './cached-instruction.js';
 import { type CodeMapping, CodeMappings } from './code-mapping.js';
+import { CodePages } from './code-pages.js';
 
 const RIP = u32Index('rip');
 const CR3 = u32Index('cr3');
@@ -46,13 +45,6 @@ export type Fetch = (typeof Fetch)[keyof typeof Fetch];
 /** Instructions kept at most; the oldest gives way. More than there are VCPUs, so that none can push out what another needs next. */
 const CAPACITY = 4096;
 
-/** A frame that cached instructions came from, write-protected while there are any. */
-interface CodePage {
-  readonly frame: number;
-  readonly hook: PageHook;
-  readonly instructions: Set<CachedInstruction>;
-}
-
 /** Which instructions to drop: those of an address, of a physical page, or of an address space; all without any. */
 export interface InstructionScope {
   /** Address space; with `va` alone the page of that address in every space. */
@@ -79,13 +71,10 @@ export class InstructionCache {
   readonly #buckets: (CachedInstruction | undefined)[] = emptySlots();
   readonly #slots: (CachedInstruction | undefined)[] = emptySlots();
   #nextSlot = 0;
-  readonly #codePages = new FrameTable<CodePage>();
-  /** Code pages without instructions, from which a VCPU may yet execute. */
-  readonly #idle = new Set<number>();
+  readonly #codePages: CodePages;
   readonly #bytes = new Uint8Array(MAX_INSTRUCTION_LENGTH);
   readonly #key: InstructionKey = { low: 0, high: 0, bitness: 64, spaceLow: 0, spaceHigh: 0 };
   #mappings: CodeMappings | undefined;
-  readonly #onCodeWrite = (event: AccessEvent): void => this.invalidateFrame(event.hook.page.frame);
 
   /** The instruction that the last {@link fetch} found, for HIT, ADDED and UNGUARDED. */
   instruction: DecodedInstruction | undefined;
@@ -113,6 +102,7 @@ export class InstructionCache {
     this.#counters = counters;
     this.#grants = grants;
     this.#guard = guard;
+    this.#codePages = new CodePages(hooks, grants, (frame) => this.invalidateFrame(frame));
   }
 
   /** Guards the translations of code pages too, from now on. */
@@ -209,8 +199,8 @@ export class InstructionCache {
     const va = (BigInt(key.high) << 32n) | BigInt(key.low);
     let spillFrame: number = NO_FRAME;
     const release = (result: Fetch): Fetch => {
-      this.#releaseUnused(frame);
-      this.#releaseUnused(spillFrame);
+      this.#codePages.releaseUnused(frame);
+      this.#codePages.releaseUnused(spillFrame);
       for (const mapping of mappings) {
         this.#mappings!.releaseUnused(mapping);
       }
@@ -261,7 +251,7 @@ export class InstructionCache {
     if (this.#grants.writesTo(frame, index)) {
       return false;
     }
-    this.#guardFrame(frame);
+    this.#codePages.guard(frame);
     return true;
   }
 
@@ -314,35 +304,6 @@ export class InstructionCache {
     return true;
   }
 
-  /** Write-protects a code page, at once and for every VCPU, unless it is. */
-  #guardFrame(frame: number): void {
-    if (this.#codePages.get(frame) === undefined) {
-      for (const idle of this.#idle) {
-        this.#releaseUnused(idle);
-      }
-      const hook = this.#hooks.setHook(
-        { gpa: (frame * PAGE_SIZE) as Gpa, length: PAGE_SIZE, access: Access.WRITE, callback: this.#onCodeWrite },
-        true,
-      );
-      this.#codePages.set(frame, { frame, hook, instructions: new Set() });
-      this.#hooks.flush();
-    }
-  }
-
-  #releaseUnused(frame: number): void {
-    const page = frame === NO_FRAME ? undefined : this.#codePages.get(frame);
-    if (page === undefined || page.instructions.size > 0) {
-      this.#idle.delete(frame);
-    } else if (this.#grants.executesFrom(frame, NOBODY)) {
-      // While some VCPU may yet execute from the page, the guard outlives what is cached.
-      this.#idle.add(frame);
-    } else {
-      page.hook.remove();
-      this.#codePages.delete(frame);
-      this.#idle.delete(frame);
-    }
-  }
-
   #add(
     instruction: DecodedInstruction,
     frame: number,
@@ -354,8 +315,8 @@ export class InstructionCache {
     this.#nextSlot = (slot + 1) % CAPACITY;
     const cached = new CachedInstruction(instruction, this.#key, frame, spillFrame, mappings, bucket, slot);
     // Joined first: the oldest entry may be the last one of the same page, whose guard must not be lifted now.
-    this.#codePages.get(frame)?.instructions.add(cached);
-    this.#codePages.get(spillFrame)?.instructions.add(cached);
+    this.#codePages.join(frame, cached);
+    this.#codePages.join(spillFrame, cached);
     for (const mapping of mappings) {
       mapping.instructions.add(cached);
     }
@@ -384,8 +345,8 @@ export class InstructionCache {
       }
       before = one;
     }
-    this.#leave(cached.frame, cached);
-    this.#leave(cached.spillFrame, cached);
+    this.#codePages.leave(cached.frame, cached);
+    this.#codePages.leave(cached.spillFrame, cached);
     for (const mapping of cached.mappings) {
       mapping.instructions.delete(cached);
       this.#mappings?.releaseUnused(mapping);
@@ -399,17 +360,12 @@ export class InstructionCache {
     }
   }
 
-  #leave(frame: number, cached: CachedInstruction): void {
-    this.#codePages.get(frame)?.instructions.delete(cached);
-    this.#releaseUnused(frame);
-  }
-
   /** Drops what came from a frame, because it is about to be written. */
   invalidateFrame(frame: number): void {
     const page = this.#codePages.get(frame);
     if (page !== undefined) {
       this.#dropAll(page.instructions);
-      this.#releaseUnused(frame);
+      this.#codePages.releaseUnused(frame);
     }
   }
 
@@ -433,7 +389,7 @@ export class InstructionCache {
     } else {
       const space = cr3 === undefined ? undefined : cr3 >> 5n;
       for (const cached of this.#slots) {
-        if (cached !== undefined && cached.isIn(space, va)) {
+        if (cached?.isIn(space, va)) {
           this.#counters.cacheInvalidations++;
           this.#drop(cached);
         }
@@ -443,8 +399,8 @@ export class InstructionCache {
 
   /** Drops everything. */
   clear(): void {
-    for (const page of this.#codePages.values()) {
-      this.invalidateFrame(page.frame);
+    for (const frame of this.#codePages.frames()) {
+      this.invalidateFrame(frame);
     }
   }
 }
