@@ -220,7 +220,7 @@ export class Engine {
       report,
     };
     const translation = new TranslationHooks(this.#context, this.#pending);
-    translation.entries = new WatchedEntries(pageTable, pageHooks, this.#pages, grants, this.#pending, translation);
+    translation.watchThrough(new WatchedEntries(pageTable, pageHooks, this.#pages, grants, this.#pending, translation));
     this.#cache.guardTranslations(translation);
     const virtual = new VirtualHooks(pageHooks, translation, this.#pages, this.#context);
     const { msr, descriptorTable, cr, xcr, breakpoint, vmcall, injected, tick } = this.#registerHooks;

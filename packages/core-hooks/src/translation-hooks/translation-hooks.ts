@@ -1,4 +1,4 @@
-import { type Cr3, hex64, PAGE_SIZE, type VcpuRecord, type Verdict } from '@introd/abi';
+import { type Cr3, hex64, type VcpuRecord, type Verdict } from '@introd/abi';
 import type { PauseCapability } from '@introd/glue';
 import { changesMapping } from '../dispatch/page-table-entry.js';
 import type { EngineProblemKind } from '../engine-problem.js';
@@ -6,22 +6,12 @@ import { CoreHooksError } from '../error.js';
 import { removeChain } from '../page-hooks/page-hooks.js';
 import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import type { EntryWriteEvent } from '../page-table-hooks/entry-write-event.js';
-import {
-  entrySizeOf,
-  indexAt,
-  isLeaf,
-  isPresent,
-  leafAddress,
-  PAGING_LEVELS,
-  Paging,
-  rootAddress,
-  tableAddress,
-} from '../translation/paging-mode.js';
+import type { Paging } from '../translation/paging-mode.js';
 import type { Translator } from '../translation/translator.js';
-import { Leaf } from './leaf.js';
 import { TranslationEvent } from './translation-event.js';
 import { TranslationHook, type TranslationHookOptions } from './translation-hook.js';
 import type { EntryFollower, WatchedEntries, WatchedEntry } from './watched-entries.js';
+import { isKernelAddress, WayFinder } from './way-finder.js';
 
 /** Changes followed in one go. A change can only lead to another one through a callback that writes to a watched table. */
 const MAX_CHANGES = 64;
@@ -58,8 +48,8 @@ export class TranslationHooks implements EntryFollower {
   readonly #context: TranslationHooksContext;
   readonly #pending: PendingCommits;
   readonly #hooks = new Set<TranslationHook>();
-  /** @internal Set by the engine, right after it made this. */
-  entries!: WatchedEntries;
+  #entries!: WatchedEntries;
+  #way!: WayFinder;
   #removed: TranslationHook[] = [];
   /** Hooks some table on whose way could not be guarded. */
   readonly #incomplete = new Set<TranslationHook>();
@@ -68,14 +58,16 @@ export class TranslationHooks implements EntryFollower {
   #paused = false;
   #nextOrder = 0;
 
-  // Result of the last #descend.
-  readonly #found = new Leaf();
-  #path: WatchedEntry[] = [];
-
   /** @internal */
   constructor(context: TranslationHooksContext, pending: PendingCommits) {
     this.#context = context;
     this.#pending = pending;
+  }
+
+  /** Says which entries to follow by. @internal Called once, before anything else. */
+  watchThrough(entries: WatchedEntries): void {
+    this.#entries = entries;
+    this.#way = new WayFinder(entries, () => this.#context.addressSpaces.systemCr3);
   }
 
   /**
@@ -105,10 +97,10 @@ export class TranslationHooks implements EntryFollower {
       );
     }
     try {
-      this.#descend(hook, true);
+      this.#way.find(hook, true);
     } catch (cause) {
-      for (const entry of this.#path) {
-        this.entries.leave(entry, hook);
+      for (const entry of this.#way.path) {
+        this.#entries.leave(entry, hook);
       }
       throw cause;
     }
@@ -128,81 +120,23 @@ export class TranslationHooks implements EntryFollower {
 
   /** Number of page-table entries watched for them, since the last reply. */
   get watchedEntries(): number {
-    return this.entries.size;
+    return this.#entries.size;
   }
 
   /** Whether a hook follows an address space that is known not to be that of the operating system. @internal */
   isOtherSpace(hook: TranslationHook): boolean {
-    const { systemCr3 } = this.#context.addressSpaces;
-    return systemCr3 !== undefined && rootOf(hook.paging, systemCr3) !== hook.root;
-  }
-
-  /**
-   * Finds the way of a hook. Watched entries count with their known values, others as they are in memory.
-   * @param watch whether to watch every entry on it; {@link #path} holds them then
-   * @param gpa an entry that shall count with another value
-   */
-  #descend(hook: TranslationHook, watch: boolean, gpa = -1, low = 0, high = 0): void {
-    const { paging, vaLow, vaHigh } = hook;
-    const { entries } = this;
-    const size = entrySizeOf(paging);
-    const found = this.#found;
-    this.#path = [];
-    found.set(0, 0, 0, -1);
-    if (paging === Paging.NONE) {
-      found.address = vaLow - (vaLow % PAGE_SIZE);
-      return;
-    }
-    let table = hook.root;
-    for (const level of PAGING_LEVELS[paging]!) {
-      const at = table + indexAt(level, vaLow, vaHigh) * size;
-      const entry = watch ? entries.watch(at, size, this.#coverage(hook, at)) : entries.get(at, size);
-      if (watch && entry !== undefined) {
-        this.#path.push(entry);
-        entries.join(entry, hook);
-      }
-      const value = entry ?? entries.read(at, size);
-      if (value === undefined) {
-        return;
-      }
-      const entryLow = at === gpa ? low : value.low;
-      const entryHigh = at === gpa ? high : value.high;
-      if (!isPresent(entryLow)) {
-        if (level.last) {
-          found.set(entryLow, entryHigh, level.size, -1);
-        }
-        return;
-      }
-      if (isLeaf(level, entryLow)) {
-        const address = leafAddress(paging, level.size, entryLow, entryHigh, vaLow);
-        found.set(entryLow, entryHigh, level.size, address - (address % PAGE_SIZE));
-        return;
-      }
-      table = tableAddress(entryLow, entryHigh);
-    }
-  }
-
-  /** How much of an entry's table to guard. */
-  #coverage(hook: TranslationHook, at: number): 'pae' | 'user-half' | undefined {
-    const onRoot = at >= hook.root && at < hook.root - (hook.root % PAGE_SIZE) + PAGE_SIZE;
-    if (!onRoot) {
-      return undefined;
-    }
-    if (hook.paging === Paging.PAE) {
-      return at < hook.root + 32 ? 'pae' : undefined;
-    }
-    return !isKernelAddress(hook) && this.isOtherSpace(hook) ? 'user-half' : undefined;
+    return this.#way.isOtherSpace(hook);
   }
 
   /** Gives a hook the way that was found. */
   #take(hook: TranslationHook): void {
     for (const entry of hook.path) {
-      if (!this.#path.includes(entry)) {
-        this.entries.leave(entry, hook);
+      if (!this.#way.path.includes(entry)) {
+        this.#entries.leave(entry, hook);
       }
     }
-    hook.path = this.#path;
-    const { low, high, pageSize, address } = this.#found;
+    hook.path = this.#way.path;
+    const { low, high, pageSize, address } = this.#way.leaf;
     hook.leaf.set(low, high, pageSize, address);
   }
 
@@ -213,15 +147,15 @@ export class TranslationHooks implements EntryFollower {
       if (hook.removed || (hook.callback === undefined && !high)) {
         continue;
       }
-      this.#descend(hook, false, entry.gpa, write.newLow, write.newHigh);
-      if (hook.leaf.address < 0 && this.#found.address < 0) {
+      this.#way.find(hook, false, entry.gpa, write.newLow, write.newHigh);
+      if (hook.leaf.address < 0 && this.#way.leaf.address < 0) {
         continue;
       }
       if (high) {
         this.#pause();
       }
       if (hook.callback !== undefined) {
-        const event = new TranslationEvent(hook, write.vcpu, hook.leaf, this.#found);
+        const event = new TranslationEvent(hook, write.vcpu, hook.leaf, this.#way.leaf);
         this.#call(hook.callback, event);
         if (event.verdict > write.verdict) {
           write.verdict = event.verdict;
@@ -234,14 +168,14 @@ export class TranslationHooks implements EntryFollower {
   committed(entry: WatchedEntry, { vcpu, newLow, newHigh }: EntryWriteEvent): void {
     if (!this.#isInMemory(entry, newLow, newHigh)) {
       // It is the processor that writes it, a little later; or an interrupt keeps it from doing so.
-      this.entries.doubt(entry);
+      this.#entries.doubt(entry);
     }
     this.#change({ entry, vcpu, low: newLow, high: newHigh });
   }
 
   #isInMemory(entry: WatchedEntry, low: number, high: number): boolean {
     try {
-      const now = this.entries.read(entry.gpa, entry.entrySize);
+      const now = this.#entries.read(entry.gpa, entry.entrySize);
       return now !== undefined && !changesMapping(now.low, now.high, low, high);
     } catch {
       return false;
@@ -261,7 +195,7 @@ export class TranslationHooks implements EntryFollower {
         if (count === MAX_CHANGES) {
           this.#context.report('retry-limit', `more than ${MAX_CHANGES} changes of page tables led to one another`);
           for (const { entry } of this.#changes.slice(count)) {
-            this.entries.doubt(entry);
+            this.#entries.doubt(entry);
           }
           break;
         }
@@ -272,7 +206,7 @@ export class TranslationHooks implements EntryFollower {
       this.#following = false;
       if (mayResume && this.#paused && change.vcpu === undefined) {
         // No reply follows that would do it.
-        this.entries.flushRights();
+        this.#entries.flushRights();
         this.resume();
       }
     }
@@ -294,7 +228,7 @@ export class TranslationHooks implements EntryFollower {
   #update(hook: TranslationHook, vcpu: VcpuRecord | undefined, told: Told[]): void {
     const before = hook.leaf.copy();
     try {
-      this.#descend(hook, true);
+      this.#way.find(hook, true);
       this.#take(hook);
       this.#incomplete.delete(hook);
     } catch (cause) {
@@ -316,15 +250,15 @@ export class TranslationHooks implements EntryFollower {
       this.#incomplete.add(hook);
       this.#context.report('rights', 'a page table on the way of a translation hook could not be guarded', cause);
     }
-    const guarded = this.#path;
+    const guarded = this.#way.path;
     try {
-      this.#descend(hook, false);
+      this.#way.find(hook, false);
     } catch {
       // Nothing is known; the hook stays where it was.
       const { low, high, pageSize, address } = hook.leaf;
-      this.#found.set(low, high, pageSize, address);
+      this.#way.leaf.set(low, high, pageSize, address);
     }
-    this.#path = guarded;
+    this.#way.path = guarded;
     this.#take(hook);
   }
 
@@ -353,8 +287,8 @@ export class TranslationHooks implements EntryFollower {
    * @internal Before each reply, and before the engine waits.
    */
   settle(): void {
-    if (this.entries.hasUncertain) {
-      for (const entry of this.entries.takeSettled()) {
+    if (this.#entries.hasUncertain) {
+      for (const entry of this.#entries.takeSettled()) {
         this.#compare(entry);
       }
     }
@@ -380,10 +314,10 @@ export class TranslationHooks implements EntryFollower {
    * @internal At each tick.
    */
   check(): void {
-    if (this.entries.size === 0) {
+    if (this.#entries.size === 0) {
       return;
     }
-    for (const entry of Array.from(this.entries.all())) {
+    for (const entry of Array.from(this.#entries.all())) {
       if (!entry.uncertain && this.#compare(entry)) {
         this.#context.report(
           'missed-page-table-write',
@@ -394,7 +328,7 @@ export class TranslationHooks implements EntryFollower {
   }
 
   #compare(entry: WatchedEntry): boolean {
-    const now = this.entries.read(entry.gpa, entry.entrySize);
+    const now = this.#entries.read(entry.gpa, entry.entrySize);
     if (entry.users.size === 0 || now === undefined || !changesMapping(entry.low, entry.high, now.low, now.high)) {
       return false;
     }
@@ -439,12 +373,12 @@ export class TranslationHooks implements EntryFollower {
       for (const hook of removed) {
         this.#hooks.delete(hook);
         for (const entry of hook.path) {
-          this.entries.leave(entry, hook);
+          this.#entries.leave(entry, hook);
         }
         hook.path = [];
       }
     }
-    this.entries.commitRemovals();
+    this.#entries.commitRemovals();
   }
 
   /** Forgets every hook; the rights are restored by their owner. @internal */
@@ -453,7 +387,7 @@ export class TranslationHooks implements EntryFollower {
     this.#hooks.clear();
     this.#removed = [];
     this.#incomplete.clear();
-    this.entries.clear();
+    this.#entries.clear();
   }
 }
 
@@ -466,12 +400,4 @@ function inOrder(entry: WatchedEntry): TranslationHook[] {
     );
   }
   return hooks;
-}
-
-function isKernelAddress(hook: TranslationHook): boolean {
-  return (hook.paging < Paging.LEVEL_4 ? hook.vaLow : hook.vaHigh) >>> 31 !== 0;
-}
-
-function rootOf(paging: Paging, cr3: Cr3): number {
-  return rootAddress(paging, Number(BigInt.asUintN(32, cr3)), Number(BigInt.asUintN(32, cr3 >> 32n)));
 }
