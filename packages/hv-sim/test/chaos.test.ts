@@ -175,7 +175,7 @@ describe('injections that lose', () => {
   });
 
   test.each([0, 0.1, 0.5, 0.9, 1])('a share of %d is lost, by seed; injected again, each gets through', (share) => {
-    const count = 100 * inject('scale');
+    const count = Math.ceil(100 * Math.sqrt(inject('scale')));
     const run = (seed: number): readonly number[] => {
       const { guest, port } = open(true, { seed, chaos: { loseInjections: share } });
       const vectors = Array.from({ length: count }, () => pageFault(port));
