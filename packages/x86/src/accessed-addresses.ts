@@ -1,44 +1,14 @@
 import { Access, u32Index, type VcpuRecord } from '@introd/abi';
+import { type AccessList, MAX_ACCESSES } from './access-list.js';
 import type { DecodedInstruction } from './decoded-instruction.js';
 import { type MemoryOperand, NO_REGISTER, STACK_ADDRESS } from './memory-operand.js';
 import { elementAddresses, type OperandContext } from './vector-addresses.js';
-
-/** Most addresses of one instruction: ENTER with 31 levels reads and writes 62. */
-export const MAX_ACCESSES = 64;
 
 const RAX = u32Index('rax');
 const RCX = u32Index('rcx');
 const SS_ATTRIBUTES = u32Index('ssAttributes');
 /** D/B bit of a segment's access rights. */
 const SEGMENT_32 = 1 << 14;
-
-/**
- * The addresses that an instruction touches: parallel arrays, so that one list serves every exit without allocating.
- */
-export class AccessList {
-  /** Number of entries that hold. */
-  count = 0;
-  /** Whether addresses are missing, because the registers that they depend on are not to be had. */
-  incomplete = false;
-  /** Low halves of the linear addresses. */
-  readonly low = new Uint32Array(MAX_ACCESSES);
-  /** High halves. */
-  readonly high = new Uint32Array(MAX_ACCESSES);
-  /** Sizes in bytes; 0 when the size depends on the processor's state. */
-  readonly size = new Uint32Array(MAX_ACCESSES);
-  /** READ and WRITE bits of `Access`. */
-  readonly access = new Uint8Array(MAX_ACCESSES);
-
-  /** The linear address of an entry. Allocates. */
-  address(index: number): bigint {
-    return (BigInt(this.high[index]!) << 32n) | BigInt(this.low[index]!);
-  }
-
-  /** READ and WRITE bits of an entry. */
-  accessOf(index: number): Access {
-    return this.access[index]!;
-  }
-}
 
 /**
  * Lists every address that an instruction touches when it executes with these registers, in the order of

@@ -1,4 +1,5 @@
-export { AccessList, accessedAddresses, MAX_ACCESSES } from './accessed-addresses.js';
+export { AccessList, MAX_ACCESSES } from './access-list.js';
+export { accessedAddresses } from './accessed-addresses.js';
 export { DecodedInstruction, type DescriptorInstruction, decodeInstruction } from './decoded-instruction.js';
 export { type Bitness, type DecodeFailure, MAX_INSTRUCTION_LENGTH } from './decoder.js';
 export { instructionText } from './instruction-text.js';

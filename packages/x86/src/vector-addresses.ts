@@ -1,5 +1,5 @@
 import { Access } from '@introd/abi';
-import { type AccessList, MAX_ACCESSES } from './accessed-addresses.js';
+import { type AccessList, MAX_ACCESSES } from './access-list.js';
 import type { MemoryOperand, VectorIndex } from './memory-operand.js';
 
 /** State of a VCPU that is not in its record. */

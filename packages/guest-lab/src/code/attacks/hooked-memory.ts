@@ -6,7 +6,7 @@
 import { entryAddress, SparePage } from './page-mapping.js';
 
 /** Offset in the page of what is guarded: the middle. */
-export const GUARDED_OFFSET = 0x800;
+const GUARDED_OFFSET = 0x800;
 /** Bytes before the guarded ones at which a copy begins, and bytes that it copies. */
 const COPY = { before: 0x10, length: 0x30 } as const;
 /** R/W of a page-table entry. */
