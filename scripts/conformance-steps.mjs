@@ -5,7 +5,7 @@ const agents = 'No code of ours runs inside the guest, so there is no agent and 
 
 /** The steps of an exit: name, what happens, and why it does not apply where it does not. */
 export const STEPS = [
-  ['1.2.1', 'An exit of a kind is raised from its first hook to its last; ticks and event reports are always taken.'],
+  ['1.2.1', 'An exit of a kind is raised from its first hook to its last; ticks are always taken.'],
   ['1.2.2', 'Every handler: the record of the VCPU, one guest at a time, nothing thrown past the dispatcher.'],
   ['1.2.3', 'Verdicts are ordered by number and the strongest of all hooks wins.'],
   ['1.2.4-0', 'The exit arrives with GPA, GLA, access bits and VCPU.'],
@@ -77,7 +77,7 @@ export const LAYERS = [
       'A mode that is asked for wins.',
       'Low bits and PAT of a large entry never reach the address.',
       'A table outside RAM ends the walk with its own status.',
-      'Without a CR3 the one of the VCPU, or of the system, is used.',
+      'Without a CR3 that of the VCPU is used.',
       'An address inside the self-map leads to the table entry itself.',
       'What failed leaves no address behind.',
     ],
@@ -98,7 +98,7 @@ export const LAYERS = [
       'The view of a page stays the same while it is kept.',
       'Nothing is left mapped at the end.',
       'A free place is used before something is dropped.',
-      'What was used least goes first.',
+      'What was not used for longest goes first.',
       'Accesses do not run over the end of a view.',
     ],
   ],
@@ -112,7 +112,7 @@ export const LAYERS = [
       'Ranges over a page border, wrong kinds of access and missing callbacks are refused.',
       'A callback runs exactly when the accessed bytes and its range overlap.',
       'High priority first, and in order of setting within each class.',
-      'EPT violations are of interest from the first hook to the last.',
+      'EPT violations of a page are raised from its first hook to its last.',
       'Sub-page permissions follow the hooked units of 128 bytes.',
       'Sub-page permissions made after hooks of a whole page begin blocked.',
       'Pages of tables become convertible and back.',
@@ -140,7 +140,7 @@ export const LAYERS = [
       'Of overlapping partial writes the later bytes count.',
       'A write over several entries is judged entry by entry.',
       'Within one exit an entry is told once to each watcher.',
-      'Two writes of one instruction to one entry are both told.',
+      'An instruction that is executed twice is told twice, in guests of 4-byte entries too.',
       'The cache of the in-guest agent learns of watched entries.',
     ],
   ],
@@ -245,9 +245,9 @@ export const LAYERS = [
       'A page-table write that the engine makes: memory, RIP, registers; tried again when memory changed.',
       'STOS and REP STOS advance their registers.',
       'A store that cannot be emulated is still computed.',
-      'Supplying a read is refused where it may not be.',
+      'Other bytes are supplied to reads only, and only inside the access.',
       'Accessed bits are set as the processor would.',
-      'More addresses than fit are not lost silently.',
+      'No address is lost silently: the longest list fits, and it is told when addresses cannot be computed.',
       'CMPXCHG16B has its halves in order.',
     ],
   ],
@@ -362,13 +362,13 @@ export const LAYERS = [
 
 /** Properties that do not apply, and why. */
 export const NOT_APPLICABLE = {
+  'P1.12': 'Every call names its address space, so nothing depends on a current VCPU.',
   'P4.8':
     'Sub-page permissions are not in the contract with the hypervisor; writes elsewhere on a hooked page are let through by the engine.',
   'P4.9': 'As P4.8.',
   'P4.10': `There is no #VE agent, so no page is made convertible.`,
   'P4.11': `There is no in-guest page-table filter. ${agents}`,
   'P5.15': 'There is no #VE cache.',
-  'P7.18': 'The watchdog belongs to the in-guest page-table filter; our page-table pages are always write-protected.',
   'P17.10': 'A view of a page stays valid for who holds it, so none is pinned.',
   'P18.4': 'The contract with the hypervisor always has a call that makes rights effective.',
   'P14.7': 'Filler bytes of Linux kernels; introd is for Windows guests.',

@@ -28,7 +28,7 @@ function storeGuest(): SyntheticGuest {
 }
 
 describe('an EPT violation', () => {
-  it('calls the hook in range, with the instruction, once the code page is guarded', () => {
+  it('calls the hook in range, with the instruction, once the code page is guarded [1.2.4-0] [1.2.4-4]', () => {
     const guest = storeGuest();
     const seen: string[] = [];
     guest.engine.hooks.page.set({
@@ -56,7 +56,7 @@ describe('an EPT violation', () => {
     expect(guest.engine.counters.cacheHits).toBe(1);
   });
 
-  it('calls no hook that is not in range, and lets the write happen', () => {
+  it('calls no hook that is not in range, and lets the write happen [P4.5]', () => {
     const guest = storeGuest();
     let calls = 0;
     for (const offset of [0xf8, 0x108]) {
@@ -72,7 +72,7 @@ describe('an EPT violation', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.ALLOW_ONCE);
   });
 
-  it('takes the strongest verdict, high priority first, first come first served inside a class', () => {
+  it('takes the strongest verdict, high priority first, first come first served inside a class [1.2.3] [1.2.5] [P4.6]', () => {
     const guest = storeGuest();
     const order: string[] = [];
     const set = (name: string, priority: 'high' | 'normal', verdict: Verdict) =>
@@ -95,7 +95,7 @@ describe('an EPT violation', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.SKIP);
   });
 
-  it('stops at a callback that says so', () => {
+  it('stops at a callback that says so [1.2.5]', () => {
     const guest = storeGuest();
     let second = 0;
     const range = { gpa: (DATA + 0x100) as Gpa, length: 1, access: Access.WRITE };
@@ -110,7 +110,7 @@ describe('an EPT violation', () => {
     expect(second).toBe(0);
   });
 
-  it('asks about every address that the instruction touches', () => {
+  it('asks about every address that the instruction touches [1.2.4-11]', () => {
     // push [rbx]: the read faults, the stack is hooked for writes
     const guest = new SyntheticGuest();
     guest.code('ff 33');
@@ -136,7 +136,7 @@ describe('an EPT violation', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.SKIP);
   });
 
-  it('splits an access that crosses a page, with the second page from the guest tables', () => {
+  it('splits an access that crosses a page, with the second page from the guest tables [1.2.4-12]', () => {
     const guest = new SyntheticGuest();
     guest.code(STORE);
     guest.vcpu.set('rbx', kernel(DATA + 0xffc));
@@ -180,7 +180,7 @@ describe('an EPT violation', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.ALLOW_ONCE);
   });
 
-  it('on a page that nothing restricts has its stale rights set anew', () => {
+  it('on a page that nothing restricts has its stale rights set anew [1.2.5]', () => {
     const guest = storeGuest();
     guest.settle(DATA + 0x100);
     expect(guest.engine.counters.rightsRepairs).toBe(1);
@@ -188,7 +188,7 @@ describe('an EPT violation', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.ALLOW_ONCE);
   });
 
-  it('at code that is not mapped is tried again, but not for ever', () => {
+  it('at code that is not mapped is tried again, but not for ever [1.2.4-2]', () => {
     const guest = storeGuest();
     guest.engine.hooks.page.set({
       gpa: DATA as Gpa,
@@ -206,7 +206,7 @@ describe('an EPT violation', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.SKIP);
   });
 
-  it('of execution is allowed once, and its data exit at the same instruction is recognised', () => {
+  it('of execution is allowed once, and its data exit at the same instruction is recognised [1.2.4-3] [1.2.4-10]', () => {
     const guest = storeGuest();
     let calls = 0;
     guest.engine.hooks.page.set({ gpa: CODE as Gpa, length: 16, access: Access.EXECUTE, callback: () => calls++ });
@@ -263,7 +263,7 @@ describe('a page-table write', () => {
     return guest;
   }
 
-  it('is emulated after everybody allowed it: one compare-exchange, registers, RIP', () => {
+  it('is emulated after everybody allowed it: one compare-exchange, registers, RIP [1.2.6] [P12.12]', () => {
     // lock cmpxchg [rbx], rcx
     const guest = entryGuest('f0 48 0f b1 0b');
     guest.vcpu.set('rax', OLD);
@@ -321,7 +321,7 @@ describe('a page-table write', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.SKIP);
   });
 
-  it('of the accessed bit happens and asks nobody', () => {
+  it('of the accessed bit happens and asks nobody [1.2.5]', () => {
     // bts qword [rbx], 5
     const guest = entryGuest('48 0f ba 2b 05');
     let calls = 0;
@@ -338,7 +338,7 @@ describe('a page-table write', () => {
     expect(guest.engine.counters.irrelevantPageTableWrites).toBe(1);
   });
 
-  it('through the self-map sets the accessed and dirty bits as the processor would, and asks once', () => {
+  it('through the self-map sets the accessed and dirty bits as the processor would, and asks once [P5.13] [P12.16]', () => {
     for (const [code, replace, expected] of [
       // mov [rbx], rax; or [rbx], 4; or [rbx], 4 with the bit taken out again
       ['48 89 03', false, 0x1007n],
@@ -377,7 +377,7 @@ describe('a page-table write', () => {
     }
   });
 
-  it('of a single byte or word shows the whole entry', () => {
+  it('of a single byte or word shows the whole entry [1.2.6]', () => {
     for (const [code, offset, expected] of [
       ['c6 03 07', 0, (OLD & ~0xffn) | 7n],
       ['66 c7 03 34 12', 6, (OLD & 0x0000_ffff_ffff_ffffn) | (0x1234n << 48n)],
@@ -402,7 +402,7 @@ describe('a page-table write', () => {
     }
   });
 
-  it('is asked about again when memory changed before the commit', () => {
+  it('is asked about again when memory changed before the commit [P12.12]', () => {
     // or qword [rbx], 4
     const guest = entryGuest('48 83 0b 04');
     const seen: bigint[] = [];
@@ -479,7 +479,7 @@ describe('a page-table write', () => {
     }
   });
 
-  it('across two entries asks about each and is left to the processor, or skipped', () => {
+  it('across two entries asks about each and is left to the processor, or skipped [1.2.6] [P5.12] [P12.14]', () => {
     for (const deny of [false, true]) {
       // mov [rbx], rax at entry - 4
       const guest = entryGuest(STORE);
@@ -506,7 +506,7 @@ describe('a page-table write', () => {
     }
   });
 
-  it('of a repeated string instruction is decided element by element', () => {
+  it('of a repeated string instruction is decided element by element [P12.13]', () => {
     // rep stosq from the entry before; the hooked element is denied, the others happen
     const guest = entryGuest('f3 48 ab');
     guest.vcpu.set('rdi', kernel(ENTRY));
@@ -591,7 +591,7 @@ describe('the engine', () => {
     expect(guest.port.pageAccessFlushes).toBe(7);
   });
 
-  it('keeps a removed hook from being called at once, and lifts the rights before the reply', () => {
+  it('keeps a removed hook from being called at once, and lifts the rights before the reply [1.2.9] [P4.3] [P4.13] [P18.5]', () => {
     const guest = storeGuest();
     const range = { gpa: DATA as Gpa, length: 4096, access: Access.WRITE };
     let calls = 0;
@@ -619,7 +619,7 @@ describe('the engine', () => {
     expect(guest.engine.hooks.page.count).toBe(5);
   });
 
-  it('answers an exit whose callback throws with the fallback verdict and reports it', () => {
+  it('answers an exit whose callback throws with the fallback verdict and reports it [1.2.2]', () => {
     for (const [fallback, reply] of [
       ['allow', Reply.ALLOW_ONCE],
       ['block', Reply.SKIP],
@@ -682,7 +682,7 @@ describe('the engine', () => {
     expect(guest.port.isExitOn(exit)).toBe(false);
   });
 
-  it('calls tick hooks with the guest time and survives one that throws', () => {
+  it('calls tick hooks with the guest time and survives one that throws [1.2.2] [1.2.8 timer]', () => {
     const guest = storeGuest();
     const times: number[] = [];
     guest.engine.hooks.tick.set(() => {
@@ -717,7 +717,7 @@ describe('the engine', () => {
     expect(guest.settle(DATA + 0x100)).toBe(1);
   });
 
-  it('refuses hooks that cannot be', () => {
+  it('refuses hooks that cannot be [P4.4]', () => {
     const guest = storeGuest();
     const set = (gpa: number, length: number, access: Access) => () =>
       guest.engine.hooks.page.set({ gpa: gpa as Gpa, length, access, callback: () => undefined });

@@ -16,7 +16,7 @@ function guestWith(hex: string, options: ConstructorParameters<typeof SimGuest>[
 const COUNT_DOWN = '48 89 0b 48 ff c9 75 f8 f4';
 
 describe('the engine on a running guest', () => {
-  it('removes a hook from inside its callback; the guest goes on without exits', () => {
+  it('removes a hook from inside its callback; the guest goes on without exits [1.2.1] [P4.7]', () => {
     const guest = guestWith(COUNT_DOWN);
     guest.vcpu.set('rcx', 100n);
     const seen: bigint[] = [];
@@ -98,7 +98,7 @@ describe('the engine on a running guest', () => {
     }
   });
 
-  it('ticks once a second of guest time', () => {
+  it('ticks once a second of guest time [1.2.8 timer]', () => {
     // jmp self
     const guest = guestWith('eb fe');
     const times: number[] = [];

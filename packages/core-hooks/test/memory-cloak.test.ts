@@ -144,7 +144,7 @@ describe('a guest that reads around hidden bytes', () => {
 });
 
 describe('a guest that writes to hidden bytes', () => {
-  it('is denied whatever the listener says, and passes elsewhere on the page [P13.2]', () => {
+  it('is denied whatever the listener says, and passes elsewhere on the page [1.2.10] [P13.2]', () => {
     const inside = [REGION, REGION + 30, REGION + LENGTH - 1].map((at) => store(kernel(at), 0x1111_1111_1111_1111n));
     const outside = [REGION - 8, REGION + LENGTH].map((at) => store(kernel(at), 0x2222_2222_2222_2222n));
     const guest = guestWith(inside.join('') + outside.join('') + HLT);
@@ -348,7 +348,7 @@ describe('a cloak', () => {
     expect(physical(machine, PAGE, PAGE_SIZE)).toEqual(pattern.slice(0, PAGE_SIZE));
   });
 
-  it('leaves nothing behind and no pause when any call of the backend fails [P13.11] [P18.1] [P18.2]', () => {
+  it('leaves nothing behind and no pause when any call of the backend fails [P13.11] [P18.1]', () => {
     const attempt = (arm: (mock: MockPort<ReturnType<Machine['openPort']>>) => void): 'refused' | 'hidden' => {
       const machine = machineWith(HLT);
       const mock = createMockPort(machine.openPort());

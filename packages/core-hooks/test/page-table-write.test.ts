@@ -210,7 +210,7 @@ afterAll(() => machine.reset());
 
 describe('a page-table write by', () => {
   for (const form of FORMS) {
-    it(`${form.name}: allowed it is what the processor does, denied nothing, replaced the replacement`, () => {
+    it(`${form.name}: allowed it is what the processor does, denied nothing, replaced the replacement [1.2.6] [P12.9] [P12.12] [P12.13]`, () => {
       let asked = 0;
       fc.assert(
         fc.property(cases, (one) => {

@@ -87,7 +87,7 @@ describe('an attack that', () => {
     [4, 0],
     [0, 4],
   ]) {
-    it(`writes a PAE entry in two halves, byte ${order[0]} first, cannot map what it must not, its benign twin can [P6.9]`, () => {
+    it(`writes a PAE entry in two halves, byte ${order[0]} first, cannot map what it must not, its benign twin can [1.2.4-13] [P5.9]`, () => {
       for (const [high, mapped] of [
         [1, false],
         [0, true],

@@ -99,7 +99,7 @@ describe('an instruction that another VCPU swaps under the engine', () => {
       expect(passed).toBeGreaterThan(0);
     });
 
-    it(`gets ${name} through for no seed with it, and the innocent one happens`, () => {
+    it(`gets ${name} through for no seed with it, and the innocent one happens [1.2.4-4] [P11.13]`, () => {
       let asked = 0;
       let invalidations = 0;
       for (let seed = 1; seed <= SEEDS; seed++) {

@@ -290,7 +290,7 @@ describe('writtenValue', () => {
     ['enter with levels', 'c8 10 00 02'],
     ['int3', 'cc'],
     ['a load', '48 8b 03'],
-  ])('of %s is not known, and says so [P12.14]', (_name, hex) => {
+  ])('of %s is not known, and says so [P12.9]', (_name, hex) => {
     expect(stored(decode(hex), NOTHING, undefined, undefined, () => new Uint8Array(64))).toBeUndefined();
   });
 });

@@ -47,7 +47,7 @@ describe('the instruction cache', () => {
     expect(guest.settle(DATA)).toBe(1);
   });
 
-  it('drops an instruction that spills over, on a write to either page', () => {
+  it('drops an instruction that spills over, on a write to either page [P11.3]', () => {
     for (const written of [CODE + 0x10, CODE + 0x1000 + 0x10]) {
       const guest = guestWithHook();
       guest.code(STORE, CODE + 0xfff);
@@ -67,7 +67,7 @@ describe('the instruction cache', () => {
     expect(rights(guest, CODE + 0x1000)).toBe(Access.ALL);
   });
 
-  it('drops an instruction whose address leads elsewhere, not one whose entry was accessed', () => {
+  it('drops an instruction whose address leads elsewhere, not one whose entry was accessed [P11.4]', () => {
     const guest = guestWithHook();
     guest.settle(DATA);
     guest.put64(leafEntry(CODE), BigInt(CODE) | 0x63n);
@@ -79,7 +79,7 @@ describe('the instruction cache', () => {
     expect([rights(guest, CODE), rights(guest, ELSEWHERE)]).toEqual([7, 5]);
   });
 
-  it('shares kernel code between address spaces, and no user code', () => {
+  it('shares kernel code between address spaces, and no user code [P11.5]', () => {
     const guest = guestWithHook();
     // A second address space with the same tables.
     for (let offset = 0; offset < 4096; offset += 8) {
@@ -110,7 +110,7 @@ describe('the instruction cache', () => {
     expect(texts).toEqual(['mov [rbx], rcx']);
   });
 
-  it('makes the oldest give way when it is full, and guards only what it holds', () => {
+  it('makes the oldest give way when it is full, and guards only what it holds [P11.7] [P11.8]', () => {
     const guest = guestWithHook();
     const pages = 24;
     // 3-byte stores back to back: more of them than fit.

@@ -39,7 +39,7 @@ const step = fc.oneof(
 );
 
 describe('page hooks', () => {
-  it('are called exactly as a scan of all hooks says, and leave exactly the rights that are needed', () => {
+  it('are called exactly as a scan of all hooks says, and leave exactly the rights that are needed [P4.2] [P4.5] [P4.6]', () => {
     let matched = 0;
     fc.assert(
       fc.property(fc.array(step, { minLength: 5, maxLength: 40 }), (steps) => {

@@ -27,7 +27,7 @@ function pageHooks(guest: SyntheticGuest): number {
 }
 
 describe('a page-table hook', () => {
-  it('is called with those of its entry in order, and nobody else is [P5.1] [P6.8]', () => {
+  it('is called with those of its entry in order, and nobody else is [P5.1] [P5.8]', () => {
     const guest = new SyntheticGuest();
     guest.put64(ENTRY, OLD);
     const calls: unknown[] = [];
@@ -128,7 +128,7 @@ describe('a page-table hook', () => {
     }
   });
 
-  it('sees the whole entry at a write of any size and place, and of each half [P6.9] [P6.10] [P6.11]', () => {
+  it('sees the whole entry at a write of any size and place, and of each half [P5.9] [P5.10] [P5.11]', () => {
     const guest = new SyntheticGuest();
     let seen: bigint[] = [];
     set(guest, { callback: ({ new: value }) => seen.push(value) });
@@ -159,7 +159,7 @@ describe('a page-table hook', () => {
     }
   });
 
-  it('is asked once for each entry of a store across two, and denies both or none [P6.12]', () => {
+  it('is asked once for each entry of a store across two, and denies both or none [P5.12]', () => {
     for (const attack of [true, false]) {
       const guest = new SyntheticGuest();
       const asked: number[] = [];

@@ -116,7 +116,7 @@ describe('a translation hook', () => {
     }
   });
 
-  it('sees an upper entry cleared, changed, and moved to a table with the same or another leaf [P7.4] [P7.5]', () => {
+  it('sees an upper entry cleared, changed, and moved to a table with the same or another leaf [P7.4] [P7.5] [P8.7]', () => {
     const same = SPARE;
     const other = SPARE + 0x1000;
     const { guest, seen, hook } = watch();

@@ -162,7 +162,7 @@ describe('a virtual-address hook', () => {
     expect(mismatches).toHaveLength(0);
   });
 
-  it('is removed as a whole from inside its callback', () => {
+  it('is removed as a whole from inside its callback [P4.12] [P8.9]', () => {
     const guest = new SyntheticGuest();
     const hook = guest.engine.hooks.virtual.set({
       cr3,
@@ -198,7 +198,7 @@ describe('a virtual-address hook', () => {
 });
 
 describe('a hooked region', () => {
-  it('splits over its pages, and finds by address and access [P8.5] [P8.8]', () => {
+  it('splits over its pages, and finds by address and access [P8.4] [P8.8]', () => {
     const guest = new SyntheticGuest();
     const object = guest.engine.hooks.regions.create({ cr3 });
     const region = object.hook({
