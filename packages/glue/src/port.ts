@@ -190,7 +190,11 @@ export interface PageAccessCapability {
    * @throws GlueError ERR_GLUE_ACCESS_NOT_EXPRESSIBLE for write without read, ERR_GLUE_NO_MEMORY when the frame is not RAM
    */
   setPageAccess(frame: Gfn, access: Access): void;
-  /** Makes all rights set so far hold for every VCPU: one batch, one invalidation. */
+  /**
+   * Makes all rights set so far hold for every VCPU: one batch, one invalidation. With it every VCPU forgets what it remembers of
+   * linear addresses too, as INVEPT has it (SDM vol. 3C, 29.4.3.1): the next access walks the guest's tables. It does so even when no
+   * right has changed.
+   */
   flushPageAccess(): void;
 }
 

@@ -268,8 +268,8 @@ export class SimPort implements FullPort {
   }
 
   flushPageAccess(): void {
-    // Cached translations are emptied before the next instruction anyway; that is this machine's invalidation.
     this.#enter();
+    this.core.markStale();
   }
 
   inject(index: number, vector: number, errorCode: number, cr2: bigint): void {

@@ -1,4 +1,5 @@
 import type { Bitness, DecodedInstruction } from '@introd/x86';
+import type { Paging } from '../translation/paging-mode.js';
 import type { CodeMapping } from './code-mapping.js';
 
 /** Where an instruction is looked for. */
@@ -27,8 +28,8 @@ export class CachedInstruction {
     readonly frame: number,
     /** Frame that holds its last bytes, when they lie on another page. */
     readonly spillFrame: number,
-    /** The virtual pages that it was read through: one or two. */
-    readonly mappings: readonly CodeMapping[],
+    /** The virtual pages that it was read through, one or two for each address space that it was met in, the oldest first. */
+    readonly mappings: CodeMapping[],
     readonly bucket: number,
     readonly slot: number,
   ) {
@@ -47,6 +48,18 @@ export class CachedInstruction {
       this.spaceLow === key.spaceLow &&
       this.spaceHigh === key.spaceHigh
     );
+  }
+
+  /** Whether its translation is guarded in an address space: in another one the same address may lead somewhere else at any time. */
+  isGuardedIn(root: number, paging: Paging): boolean {
+    const { mappings } = this;
+    for (let at = 0; at < mappings.length; at++) {
+      const { hook } = mappings[at]!;
+      if (hook.root === root && hook.paging === paging) {
+        return true;
+      }
+    }
+    return false;
   }
 
   /**

@@ -1,11 +1,16 @@
-import { type Cr3, type Gva, PAGE_SIZE, u32Index, Verdict } from '@introd/abi';
+import { type Gva, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import { type Grants, NOBODY } from '../dispatch/grants.js';
+import { type Paging, rootAddress } from '../translation/paging-mode.js';
 import type { TranslationEvent } from '../translation-hooks/translation-event.js';
 import type { TranslationHook } from '../translation-hooks/translation-hook.js';
 import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
 import type { CachedInstruction } from './cached-instruction.js';
 
 const INDEX = u32Index('index');
+const CR3 = u32Index('cr3');
+
+/** Most pages whose translation is guarded: the guest chooses in how many address spaces it executes the same code. */
+const MAX_MAPPINGS = 8192;
 
 /** A virtual page that cached instructions were read through; its translation is guarded while there are any. */
 export interface CodeMapping {
@@ -25,6 +30,7 @@ export class CodeMappings {
   readonly #mappings = new Map<number, readonly CodeMapping[]>();
   /** Mappings without instructions, from whose pages a VCPU may yet execute. */
   readonly #idle = new Set<CodeMapping>();
+  #count = 0;
 
   /** @param remapped called when another page is mapped, before any VCPU can execute from it */
   constructor(translations: TranslationHooks, grants: Grants, remapped: (mapping: CodeMapping) => void) {
@@ -33,12 +39,19 @@ export class CodeMappings {
     this.#remapped = remapped;
   }
 
-  /** Guards the translation of the page of an address, unless it is. */
-  guard(cr3: Cr3, va: Gva): CodeMapping {
+  /** Whether no further page can be guarded before others are given up. */
+  get isFull(): boolean {
+    return this.#count >= MAX_MAPPINGS;
+  }
+
+  /** Guards the translation of the page of an address in the address space of a VCPU, unless it is. */
+  guard(vcpu: VcpuRecord, paging: Paging, va: Gva): CodeMapping {
     const page = BigInt.asUintN(64, va & ~0xfffn) as Gva;
-    const number = numberOf(cr3, page);
+    const { cr3 } = vcpu;
+    const root = rootAddress(paging, vcpu.u32[CR3]!, vcpu.u32[CR3 + 1]!);
+    const number = numberOf(root, page);
     const alike = this.#mappings.get(number) ?? [];
-    const known = alike.find(({ hook }) => hook.va === page && hook.cr3 === cr3);
+    const known = alike.find(({ hook }) => hook.va === page && hook.root === root && hook.paging === paging);
     if (known !== undefined) {
       return known;
     }
@@ -57,6 +70,7 @@ export class CodeMappings {
     });
     const mapping: CodeMapping = { hook, instructions: new Set() };
     this.#mappings.set(number, [...(this.#mappings.get(number) ?? []), mapping]);
+    this.#count++;
     return mapping;
   }
 
@@ -85,7 +99,8 @@ export class CodeMappings {
   }
 
   #forget(mapping: CodeMapping): void {
-    const number = numberOf(mapping.hook.cr3, mapping.hook.va);
+    const number = numberOf(mapping.hook.root, mapping.hook.va);
+    this.#count--;
     const left = this.#mappings.get(number)?.filter((other) => other !== mapping) ?? [];
     if (left.length === 0) {
       this.#mappings.delete(number);
@@ -96,6 +111,6 @@ export class CodeMappings {
 }
 
 /** Spreads pages of address spaces; two may have one number. */
-function numberOf(cr3: Cr3, page: Gva): number {
-  return Number(BigInt.asUintN(48, (page >> 12n) ^ (cr3 << 8n)));
+function numberOf(root: number, page: Gva): number {
+  return Number(BigInt.asUintN(48, (page >> 12n) ^ (BigInt(root) << 8n)));
 }

@@ -1,4 +1,4 @@
-import { Access, type Gfn, type Gpa, Reply } from '@introd/abi';
+import { Access, type Cr3, type Gfn, type Gpa, Reply } from '@introd/abi';
 import { describe, expect, it } from 'vitest';
 import { CODE, DATA, kernel, leafEntry, PML4 } from '../../test/guest-layout.js';
 import { SyntheticGuest } from '../../test/synthetic-guest.js';
@@ -86,13 +86,32 @@ describe('the instruction cache', () => {
       guest.put64(0x9000 + offset, guest.get64(PML4 + offset));
     }
     guest.settle(DATA);
+    const { counters } = guest.engine;
+    const misses = counters.cacheMisses;
     guest.vcpu.set('cr3', 0x9000n);
-    expect(guest.settle(DATA)).toBe(0);
+    // The same instruction; but that the address leads to it has to be guarded in these tables too.
+    expect([guest.settle(DATA), guest.settle(DATA)]).toEqual([1, 0]);
+    expect([counters.cacheMisses, rights(guest, 0x9000)]).toEqual([misses, Access.READ | Access.EXECUTE]);
+    guest.engine.flushInstructions({ cr3: 0x9000n as Cr3 });
+    expect([guest.settle(DATA), counters.cacheMisses]).toEqual([1, misses]);
     guest.vcpu.set('rip', BigInt(CODE));
     expect(guest.settle(DATA)).toBe(1);
     expect(guest.settle(DATA)).toBe(0);
     guest.vcpu.set('cr3', BigInt(PML4));
     expect(guest.settle(DATA)).toBe(1);
+  });
+
+  it('guards kernel code in few of the address spaces that a guest makes up', () => {
+    const guest = guestWithHook();
+    for (let space = 0; space < 300; space++) {
+      const cr3 = 0x10_0000 + space * 4096;
+      guest.put64(cr3 + 256 * 8, guest.get64(PML4 + 256 * 8));
+      guest.vcpu.set('cr3', BigInt(cr3));
+      guest.settle(DATA);
+      expect(guest.engine.hooks.translation.count).toBeLessThanOrEqual(64);
+    }
+    // The first ones were given up, with their tables.
+    expect([rights(guest, 0x10_0000), rights(guest, 0x10_0000 + 299 * 4096)]).toEqual([7, 5]);
   });
 
   it('forgets what the engine itself writes', () => {

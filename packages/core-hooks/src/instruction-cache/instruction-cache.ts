@@ -5,7 +5,7 @@ import { type Grants, NO_FRAME } from '../dispatch/grants.js';
 import type { AddressSpaces } from '../guest-system/address-spaces.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageCache } from '../translation/page-cache.js';
-import { Paging } from '../translation/paging-mode.js';
+import { Paging, rootAddress } from '../translation/paging-mode.js';
 import { type Translator, Walk } from '../translation/translator.js';
 import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
 import { CachedInstruction, type InstructionKey } from './cached-instruction.js';
@@ -44,6 +44,8 @@ export type Fetch = (typeof Fetch)[keyof typeof Fetch];
 
 /** Instructions kept at most; the oldest gives way. More than there are VCPUs, so that none can push out what another needs next. */
 const CAPACITY = 4096;
+/** Address spaces in which the translation of one instruction is guarded at most; the oldest gives way. */
+const MAX_SPACES = 64;
 
 /** Which instructions to drop: those of an address, of a physical page, or of an address space; all without any. */
 export interface InstructionScope {
@@ -142,6 +144,13 @@ export class InstructionCache {
     for (let cached = this.#buckets[bucket]; cached !== undefined; cached = cached.next) {
       if (cached.isFor(key)) {
         if (cached.frame === frame && this.#spillHolds(cached, cr3Low, cr3High)) {
+          const { vcpuPaging } = this.#translator;
+          if (
+            this.#mappings !== undefined &&
+            !cached.isGuardedIn(rootAddress(vcpuPaging, cr3Low, cr3High), vcpuPaging)
+          ) {
+            return this.#guardAlso(cached, vcpu, index);
+          }
           this.#counters.cacheHits++;
           this.instruction = cached.instruction;
           this.frame = cached.frame;
@@ -157,9 +166,50 @@ export class InstructionCache {
     this.#counters.cacheMisses++;
     const paged = this.#translator.vcpuPaging !== Paging.NONE;
     if (this.#guard && paged && (kernel || addressSpaces.isKnown(vcpu.cr3))) {
-      return this.#addGuarded(vcpu, index, frame, bucket, kernel ? addressSpaces.systemCr3 : undefined);
+      if (this.#mappings?.isFull === true) {
+        this.clear();
+      }
+      return this.#addGuarded(vcpu, index, frame, bucket);
     }
     return this.#decodeUnguarded(vcpu, frame);
+  }
+
+  /**
+   * Guards the translation of a cached instruction in a further address space: kernel code is cached once for all of them, but each
+   * one's tables can be changed by themselves.
+   */
+  #guardAlso(cached: CachedInstruction, vcpu: VcpuRecord, index: number): Fetch {
+    const { mappings, frame, spillFrame } = cached;
+    const pages = spillFrame === NO_FRAME ? 1 : 2;
+    if (this.#mappings!.isFull || mappings.length >= pages * MAX_SPACES) {
+      for (const given of mappings.splice(0, this.#mappings!.isFull ? mappings.length : pages)) {
+        given.instructions.delete(cached);
+        this.#mappings!.releaseUnused(given);
+      }
+    }
+    const added: CodeMapping[] = [];
+    const va = (BigInt(cached.high) << 32n) | BigInt(cached.low);
+    let stable = this.#guardCode(vcpu, index, va, frame, added);
+    if (stable && pages === 2) {
+      stable = this.#guardCode(vcpu, index, BigInt.asUintN(64, (va | 0xfffn) + 1n), spillFrame, added);
+    }
+    if (!stable) {
+      for (const mapping of added) {
+        this.#mappings!.releaseUnused(mapping);
+      }
+      if (mappings.length === 0) {
+        this.#drop(cached);
+      }
+      return Fetch.CHANGING;
+    }
+    for (const mapping of added) {
+      mapping.instructions.add(cached);
+      mappings.push(mapping);
+    }
+    this.instruction = cached.instruction;
+    // What the processors remember of the time before the guard does not count any more.
+    this.#hooks.requestFlush();
+    return Fetch.ADDED;
   }
 
   #spillHolds(cached: CachedInstruction, cr3Low: number, cr3High: number): boolean {
@@ -191,7 +241,7 @@ export class InstructionCache {
   }
 
   /** Guards where an instruction lies, then reads and keeps it. */
-  #addGuarded(vcpu: VcpuRecord, index: number, frame: number, bucket: number, systemCr3: Cr3 | undefined): Fetch {
+  #addGuarded(vcpu: VcpuRecord, index: number, frame: number, bucket: number): Fetch {
     const key = this.#key;
     const offset = key.low & (PAGE_SIZE - 1);
     const registers = vcpu.u32;
@@ -206,14 +256,14 @@ export class InstructionCache {
       }
       return result;
     };
-    if (!this.#guardCode(vcpu, index, va, frame, systemCr3, mappings)) {
+    if (!this.#guardCode(vcpu, index, va, frame, mappings)) {
       return release(Fetch.CHANGING);
     }
     let changing = false;
     const decoded = this.#decode(vcpu, frame, () => {
       spillFrame = this.#nextFrame(registers[CR3]!, registers[CR3 + 1]!, key.low, key.high);
       const next = BigInt.asUintN(64, va - BigInt(offset) + BigInt(PAGE_SIZE));
-      changing = spillFrame !== NO_FRAME && !this.#guardCode(vcpu, index, next, spillFrame, systemCr3, mappings);
+      changing = spillFrame !== NO_FRAME && !this.#guardCode(vcpu, index, next, spillFrame, mappings);
       return changing ? NO_FRAME : spillFrame;
     });
     if (!(decoded instanceof DecodedInstruction)) {
@@ -225,6 +275,8 @@ export class InstructionCache {
       spill = spillFrame;
     }
     this.#add(decoded, frame, spill, mappings.slice(0, spill === NO_FRAME ? 1 : 2), bucket);
+    // What was executed up to now may have been what a processor remembered of other tables.
+    this.#hooks.requestFlush();
     return release(Fetch.ADDED);
   }
 
@@ -232,16 +284,9 @@ export class InstructionCache {
    * Guards the mapping of a code page, then the page.
    * @returns false when another VCPU may be writing to either at this moment
    */
-  #guardCode(
-    vcpu: VcpuRecord,
-    index: number,
-    va: bigint,
-    frame: number,
-    systemCr3: Cr3 | undefined,
-    mappings: CodeMapping[],
-  ): boolean {
+  #guardCode(vcpu: VcpuRecord, index: number, va: bigint, frame: number, mappings: CodeMapping[]): boolean {
     if (this.#mappings !== undefined) {
-      const mapping = this.#mappings.guard(this.#spaceOf(vcpu, va, frame, systemCr3), va as Gva);
+      const mapping = this.#mappings.guard(vcpu, this.#translator.vcpuPaging, va as Gva);
       mappings.push(mapping);
       const { gpa } = mapping.hook;
       if (gpa === undefined || gpa / PAGE_SIZE !== frame) {
@@ -253,18 +298,6 @@ export class InstructionCache {
     }
     this.#codePages.guard(frame);
     return true;
-  }
-
-  /** Address space whose tables are guarded: for kernel code that of the operating system, where it maps the same. */
-  #spaceOf(vcpu: VcpuRecord, va: bigint, frame: number, systemCr3: Cr3 | undefined): Cr3 {
-    if (systemCr3 !== undefined) {
-      const low32 = (value: bigint): number => Number(BigInt.asUintN(32, value));
-      const walk = this.#translator.walk(low32(systemCr3), low32(systemCr3 >> 32n), low32(va), low32(va >> 32n));
-      if (walk === Walk.OK && Math.floor(this.#translator.gpa / PAGE_SIZE) === frame) {
-        return systemCr3;
-      }
-    }
-    return vcpu.cr3;
   }
 
   /**
@@ -308,7 +341,7 @@ export class InstructionCache {
     instruction: DecodedInstruction,
     frame: number,
     spillFrame: number,
-    mappings: readonly CodeMapping[],
+    mappings: CodeMapping[],
     bucket: number,
   ): void {
     const slot = this.#nextSlot;
@@ -392,8 +425,24 @@ export class InstructionCache {
         if (cached?.isIn(space, va)) {
           this.#counters.cacheInvalidations++;
           this.#drop(cached);
+        } else if (cached !== undefined && space !== undefined && va === undefined) {
+          this.#leaveSpace(cached, space);
         }
       }
+    }
+  }
+
+  /** Gives up the guards of kernel code in an address space that ends, where it has others. */
+  #leaveSpace(cached: CachedInstruction, space: bigint): void {
+    const { mappings } = cached;
+    const isLeft = ({ hook }: CodeMapping): boolean => hook.cr3 >> 5n === space;
+    if (mappings.every(isLeft)) {
+      return;
+    }
+    for (const mapping of mappings.filter(isLeft)) {
+      mappings.splice(mappings.indexOf(mapping), 1);
+      mapping.instructions.delete(cached);
+      this.#mappings?.releaseUnused(mapping);
     }
   }
 
