@@ -727,6 +727,18 @@ describe('the engine', () => {
       expect.objectContaining({ code: 'ERR_CORE_HOOKS_ACCESS' }),
     );
     expect(set(2 ** 40, 8, Access.WRITE)).toThrow();
-    expect(guest.engine.hooks.page.count).toBe(0);
+    const callback = undefined as never;
+    const { hooks } = guest.engine;
+    const space = cr3(BigInt(PML4));
+    for (const without of [
+      () => hooks.page.set({ gpa: DATA as Gpa, length: 8, access: Access.WRITE, callback }),
+      () => hooks.pageTable.set({ gpa: DATA as Gpa, entrySize: 8, callback }),
+      () => hooks.virtual.set({ cr3: space, va: kernel(DATA), length: 8, access: Access.READ, callback }),
+      () => hooks.regions.create({ cr3: space }).hook({ va: kernel(DATA), length: 8, access: Access.READ, callback }),
+    ]) {
+      expect(without).toThrow(expect.objectContaining({ code: 'ERR_CORE_HOOKS_CALLBACK' }));
+    }
+    guest.engine.step(0);
+    expect([hooks.page.count, hooks.translation.count, hooks.pageTable.count]).toEqual([0, 0, 0]);
   });
 });

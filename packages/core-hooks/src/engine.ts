@@ -356,6 +356,8 @@ export class Engine {
     this.#index = index;
     this.#time = record.exitTime;
     this.#exitKind = record.exitKind;
+    // Data of an earlier reply must not serve this one.
+    record.u32[REPLY_DATA_LENGTH] = 0;
     this.counters.exits++;
     if (this.#exitKind === ExitKind.SHUTDOWN) {
       this.#shutdownReason = record.u32[EXIT_REGISTER] as ShutdownReason;

@@ -34,10 +34,13 @@ function guestWrites(guest: SyntheticGuest, gpa: number, value: number): void {
 }
 
 describe('the instruction cache', () => {
-  it('keeps an instruction until its page is written, and makes that write itself', () => {
+  it('keeps an instruction until its page is written, and makes that write itself [P11.1] [P11.8]', () => {
     const guest = guestWithHook();
+    const { counters } = guest.engine;
     expect(guest.settle(DATA)).toBe(1);
+    expect(counters).toMatchObject({ cacheMisses: 1, cacheHits: 1, cacheInvalidations: 0 });
     expect(guest.settle(DATA)).toBe(0);
+    expect(counters).toMatchObject({ cacheMisses: 1, cacheHits: 2, cacheInvalidations: 0 });
     guestWrites(guest, CODE + 0xfff, 0x77);
     expect(guest.engine.memory.readPhysical((CODE + 0xfff) as Gpa, new Uint8Array(1))).toBe(true);
     expect(guest.port.mapPage((CODE >> 12) as Gfn)![0xfff]).toBe(0x77);
@@ -45,6 +48,31 @@ describe('the instruction cache', () => {
     // Nothing of the page is cached any more, so nothing guards it.
     expect(rights(guest, CODE)).toBe(Access.ALL);
     expect(guest.settle(DATA)).toBe(1);
+  });
+
+  it('drops all instructions of a page at a write to any of its bytes, and no others [P11.2]', () => {
+    const guest = guestWithHook();
+    const { counters } = guest.engine;
+    const rips = [CODE, CODE + 0x800, CODE + 0x1000].map((at) => {
+      guest.code(STORE, at);
+      return kernel(at);
+    });
+    const misses = (): number[] =>
+      rips.map((rip) => {
+        const before = counters.cacheMisses;
+        guest.vcpu.set('rip', rip);
+        guest.settle(DATA);
+        return counters.cacheMisses - before;
+      });
+    expect(misses()).toEqual([1, 1, 1]);
+    // The first byte, one between the instructions, one of an instruction, the last.
+    for (const offset of [0, 0x400, 0x802, 0xfff]) {
+      expect(misses()).toEqual([0, 0, 0]);
+      const byte = new Uint8Array(1);
+      guest.engine.memory.readPhysical((CODE + offset) as Gpa, byte);
+      guestWrites(guest, CODE + offset, byte[0]!);
+      expect(misses()).toEqual([1, 1, 0]);
+    }
   });
 
   it('drops an instruction that spills over, on a write to either page [P11.3]', () => {

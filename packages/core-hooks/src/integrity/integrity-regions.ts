@@ -1,4 +1,5 @@
 import { type Cr3, type Gva, hex64, U64_MASK } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
 import type { GuestMemory, ReadResult } from '../translation/guest-memory.js';
@@ -146,9 +147,10 @@ export class IntegrityRegions {
     this.#context = context;
   }
 
-  /** @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the range is empty, too long, or not of the kernel */
+  /** @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the range is empty, too long, or not of the kernel; ERR_CORE_HOOKS_CALLBACK */
   add(options: IntegrityOptions): IntegrityAddition {
     const { va, length } = options;
+    requireCallback(options.callback);
     const last = va + BigInt(Number.isInteger(length) ? length : 0) - 1n;
     if (!Number.isInteger(length) || length < 1 || length > MAX_LENGTH || last > U64_MASK) {
       throw new CoreHooksError('ERR_CORE_HOOKS_RANGE', `cannot watch the contents of ${length} bytes at ${hex64(va)}`, {

@@ -1,9 +1,10 @@
-import { Access, type Gfn, type Gpa, isExpressible } from '@introd/abi';
+import { Access, type Gfn, type Gpa, isExpressible, Reply } from '@introd/abi';
+import { createMockPort } from '@introd/glue/testing';
 import fc from 'fast-check';
 import { describe, expect, inject, it } from 'vitest';
 import { DATA, kernel } from '../../test/guest-layout.js';
 import { SyntheticGuest } from '../../test/synthetic-guest.js';
-import type { PageHook } from '../index.js';
+import { Engine, type PageHook } from '../index.js';
 
 const scale = inject('scale');
 const PAGES = 3;
@@ -103,5 +104,73 @@ describe('page hooks', () => {
       { numRuns: 60 * scale, seed: 2 },
     );
     expect(matched).toBeGreaterThan(0);
+  });
+
+  for (const { name, access, rights } of [
+    { name: 'write', access: Access.WRITE, rights: Access.READ | Access.EXECUTE },
+    // What may not be read may not be written: a second-level entry cannot express it.
+    { name: 'read', access: Access.READ, rights: Access.EXECUTE },
+    { name: 'execute', access: Access.EXECUTE, rights: Access.READ | Access.WRITE },
+  ]) {
+    it(`take the ${name} right with the first, and give it back with the last [P4.1] [P4.2] [P4.14]`, () => {
+      const guest = new SyntheticGuest();
+      const { page } = guest.engine.hooks;
+      const steps: number[][] = [];
+      const note = (): void => {
+        guest.engine.step(0);
+        steps.push([page.count, guest.port.getPageAccess((DATA >> 12) as Gfn), guest.port.pageAccessSets]);
+      };
+      const hooks = [0, 8, 0].map((offset) => {
+        const hook = page.set({ gpa: (DATA + offset) as Gpa, length: 8, access, callback: () => undefined });
+        note();
+        return hook;
+      });
+      for (const hook of hooks) {
+        hook.remove();
+        hook.remove();
+        note();
+      }
+      expect(steps).toEqual([
+        [1, rights, 1],
+        [2, rights, 1],
+        [3, rights, 1],
+        [2, rights, 1],
+        [1, rights, 1],
+        [0, Access.ALL, 2],
+      ]);
+      // An exit on the page now is one of stale rights: nothing of it is left.
+      guest.code('48 89 03');
+      guest.vcpu.set('rbx', kernel(DATA));
+      guest.settle(DATA);
+      expect([guest.port.lastReply(0), guest.engine.counters.rightsRepairs]).toEqual([Reply.ALLOW_ONCE, 1]);
+    });
+  }
+
+  it('that the backend refuses leave nothing behind, alone on the page or beside others [P4.15]', () => {
+    for (const others of [0, 1]) {
+      const guest = new SyntheticGuest();
+      const mock = createMockPort(guest.port);
+      const engine = new Engine(mock.port);
+      const { page } = engine.hooks;
+      const set = (access: Access): PageHook =>
+        page.set({ gpa: DATA as Gpa, length: 8, access, callback: () => undefined });
+      const kept = others === 0 ? [] : [set(Access.EXECUTE)];
+      const before = guest.port.getPageAccess((DATA >> 12) as Gfn);
+      mock.fail({ operation: 'setPageAccess', nth: 1 });
+      expect(() => set(Access.WRITE)).toThrow(expect.objectContaining({ code: 'ERR_GLUE_INJECTED_FAULT' }));
+      engine.step(0);
+      expect([page.count, guest.port.getPageAccess((DATA >> 12) as Gfn)]).toEqual([others, before]);
+      // One hook and its removal are as if the refusal had not been.
+      const hook = set(Access.WRITE);
+      hook.remove();
+      engine.step(0);
+      expect(guest.port.getPageAccess((DATA >> 12) as Gfn)).toBe(before);
+      for (const one of kept) {
+        one.remove();
+      }
+      engine.step(0);
+      expect([page.count, guest.port.getPageAccess((DATA >> 12) as Gfn)]).toEqual([0, Access.ALL]);
+      engine.close();
+    }
   });
 });

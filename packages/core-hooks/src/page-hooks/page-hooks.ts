@@ -1,4 +1,5 @@
 import { Access, accessText, type Gfn, type Gpa, hex64, PAGE_SIZE } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { CoreHooksError } from '../error.js';
 import { FrameTable } from './frame-table.js';
@@ -174,7 +175,8 @@ export class PageHooks {
 
   /**
    * Sets a hook. The backend is told at once; {@link flush} says how the guest's processors learn of it.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS; what the backend throws. Nothing is set then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_CALLBACK; what the backend throws. Nothing is set
+   *   then.
    */
   set(options: PageHookOptions): PageHook {
     return this.setHook(options, false);
@@ -207,6 +209,7 @@ export class PageHooks {
   /** @internal {@link set} with a choice that only the engine's own hooks have. */
   setHook(options: PageHookOptions, emulateWrites: boolean): PageHook {
     const { gpa, length, access } = options;
+    requireCallback(options.callback);
     if (!Number.isInteger(length) || length < 1 || (gpa & (PAGE_SIZE - 1)) + length > PAGE_SIZE) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_RANGE',

@@ -145,6 +145,13 @@ describe('a page-table hook', () => {
         expect(seen).toEqual(matters ? [expected] : []);
       }
     }
+    // Of writes that overlap the later bytes count.
+    guest.put64(ENTRY, 0n);
+    seen = [];
+    store(guest, ENTRY, 0x1111_1111_1111_1111n);
+    store(guest, ENTRY + 2, 0x2222_2222n, 4);
+    store(guest, ENTRY + 5, 0x33n, 1);
+    expect(seen).toEqual([0x1111_1111_1111_1111n, 0x1111_2222_2222_1111n, 0x1111_3322_2222_1111n]);
     // Two halves in either order; the upper one of an absent entry maps nothing yet.
     for (const halves of [
       [4, 0],
@@ -176,8 +183,9 @@ describe('a page-table hook', () => {
       }
       guest.put64(ENTRY, 1n);
       guest.put64(ENTRY + 8, 1n);
-      const reply = store(guest, ENTRY + 4, (attack ? 7n : 3n) << 32n);
-      expect(asked).toEqual([ENTRY + 8]);
+      // The upper half of one entry, the lower half of the next.
+      const reply = store(guest, ENTRY + 4, ((attack ? 7n : 3n) << 32n) | 0x12n);
+      expect(asked).toEqual([ENTRY, ENTRY + 8]);
       expect(reply).toBe(attack ? Reply.SKIP : Reply.ALLOW_ONCE);
     }
   });
@@ -224,13 +232,17 @@ describe('a page-table hook', () => {
     }
   });
 
-  it('watches entries of 4 bytes apart from their neighbours', () => {
+  it('watches entries of 4 bytes apart from their neighbours, at each write of the same instruction [P5.14]', () => {
     const guest = new SyntheticGuest();
     const seen: unknown[] = [];
     set(guest, { entrySize: 4, gpa: (ENTRY + 4) as Gpa, callback: (event) => seen.push([event.gpa, event.new]) });
     store(guest, ENTRY, 0x5003n, 4);
     store(guest, ENTRY + 4, 0x6003n, 4);
-    expect(seen).toEqual([[ENTRY + 4, 0x6003n]]);
-    expect(guest.get64(ENTRY) >> 32n).toBe(0x6003n);
+    store(guest, ENTRY + 4, 0x7003n, 4);
+    expect(seen).toEqual([
+      [ENTRY + 4, 0x6003n],
+      [ENTRY + 4, 0x7003n],
+    ]);
+    expect(guest.get64(ENTRY) >> 32n).toBe(0x7003n);
   });
 });

@@ -1,4 +1,5 @@
 import { Access, type Gpa, hex64, PAGE_SIZE, type Verdict } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { mapsTheSame } from '../dispatch/page-table-entry.js';
 import { CoreHooksError } from '../error.js';
@@ -96,12 +97,13 @@ export class EntryHooks {
 
   /**
    * Sets a hook. Whoever wants to know every change reads the entry after this and {@link PageHooks.flush}, not before.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the entry is not aligned, or lies in the upper half of a `user-half`; what the
-   *   backend throws. Nothing is set then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the entry is not aligned, or lies in the upper half of a `user-half`;
+   *   ERR_CORE_HOOKS_CALLBACK; what the backend throws. Nothing is set then.
    */
   set(options: EntryHookOptions): EntryHook {
     const { gpa, entrySize } = options;
     const root = options.root;
+    requireCallback(options.callback);
     if (gpa % entrySize !== 0 || (root === 'user-half' && gpa % PAGE_SIZE >= PAGE_SIZE / 2)) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_RANGE',

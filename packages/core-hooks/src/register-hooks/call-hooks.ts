@@ -1,4 +1,5 @@
 import { type Gva, u32Index, type VcpuRecord } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
@@ -114,9 +115,10 @@ export class BreakpointHooks extends CallHooks<BreakpointEvent> {
 
   /**
    * Sets a handler.
-   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
    */
   set({ rip, callback }: BreakpointHookOptions): ExitHook {
+    requireCallback(callback);
     if (rip === undefined) {
       return this.add(callback);
     }
@@ -143,9 +145,10 @@ export class VmcallHooks extends CallHooks<VmcallEvent> {
 
   /**
    * Sets a handler.
-   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
    */
   set({ callback }: VmcallHookOptions): ExitHook {
+    requireCallback(callback);
     return this.add(callback);
   }
 }

@@ -28,7 +28,7 @@ export class CrHooks extends RegisterWriteHooks<CrWriteEvent> {
 
   /**
    * Calls `callback` before each write of a control register from now on.
-   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
    */
   set(cr: ControlRegister, callback: (event: CrWriteEvent) => void): RegisterHook {
     return this.setHook(cr, callback);

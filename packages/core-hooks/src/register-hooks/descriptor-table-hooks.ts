@@ -1,4 +1,5 @@
 import { type VcpuRecord, Verdict } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
@@ -48,9 +49,10 @@ export class DescriptorTableHooks {
    * Calls `callback` before each load of a table from now on.
    * @param flags `DescriptorTable` bits; the callback is called when they are exactly those of the exit: `IDTR | WRITE` or `GDTR | WRITE`.
    * For other combinations the operand's memory is checked, and nobody is called.
-   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
    */
   set(flags: number, callback: (event: DescriptorTableEvent) => void): DescriptorTableHook {
+    requireCallback(callback);
     const hook = this.#listeners.add((event) => {
       if (event.flags !== flags) {
         return;

@@ -1,4 +1,5 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
@@ -42,9 +43,10 @@ export class InjectionHooks {
 
   /**
    * Calls `callback` at each report from now on.
-   * @throws what the backend throws when it cannot report; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot report; nothing is set then
    */
   set(callback: (event: InjectedEvent) => void): ExitHook {
+    requireCallback(callback);
     return this.#listeners.add(callback);
   }
 

@@ -22,7 +22,7 @@ export class MsrHooks extends RegisterWriteHooks<MsrWriteEvent> {
 
   /**
    * Calls `callback` before each write of an MSR from now on.
-   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
    */
   set(msr: number, callback: (event: MsrWriteEvent) => void): RegisterHook {
     return this.setHook(msr >>> 0, callback);

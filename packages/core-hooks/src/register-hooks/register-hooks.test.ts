@@ -1,4 +1,4 @@
-import { DescriptorTable, ExitKind, Reply, Verdict } from '@introd/abi';
+import { DescriptorTable, ExitKind, type Gva, Reply, Verdict } from '@introd/abi';
 import type { SwitchedExit } from '@introd/glue';
 import { createMockPort, SyntheticPort } from '@introd/glue/testing';
 import { describe, expect, it } from 'vitest';
@@ -88,6 +88,29 @@ describe('the exit of a kind of hook', () => {
 });
 
 describe('register hooks', () => {
+  it('without a callback are refused, and their exit stays off [P10.7]', () => {
+    const port = new SyntheticPort();
+    const engine = new Engine(port);
+    const callback = undefined as never;
+    const { hooks } = engine;
+    for (const set of [
+      () => hooks.cr.set(4, callback),
+      () => hooks.msr.set(EFER, callback),
+      () => hooks.xcr.set(callback),
+      () => hooks.descriptorTable.set(DescriptorTable.IDTR | DescriptorTable.WRITE, callback),
+      () => hooks.breakpoint.set({ callback }),
+      () => hooks.breakpoint.set({ rip: 0n as Gva, callback }),
+      () => hooks.vmcall.set({ callback }),
+      () => hooks.injected.set(callback),
+      () => hooks.tick.set(callback),
+      () => engine.integrity.add({ va: 0xffff_8000_0000_0000n as Gva, length: 8, callback }),
+    ]) {
+      expect(set).toThrow(expect.objectContaining({ code: 'ERR_CORE_HOOKS_CALLBACK' }));
+    }
+    expect(KINDS.filter(({ exit }) => port.isExitOn(exit))).toEqual([]);
+    engine.close();
+  });
+
   it('are called in the order in which they were set; one that is removed by an earlier one is not [P10.2] [P10.4]', () => {
     const port = new SyntheticPort();
     const engine = new Engine(port);

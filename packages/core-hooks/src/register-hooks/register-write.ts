@@ -1,5 +1,6 @@
 import { u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { SwitchedExit } from '@introd/glue';
+import { requireCallback } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
@@ -64,6 +65,7 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
 
   /** Calls `callback` before each write of a register from now on. @throws what the backend throws; nothing is set then */
   protected setHook(register: number, callback: (event: E) => void): RegisterHook {
+    requireCallback(callback);
     let listeners = this.#registers.get(register);
     if (listeners === undefined) {
       listeners = new ExitListeners<E>(this.#switches, this.#exitOf(register), this.#counters, (cause) =>

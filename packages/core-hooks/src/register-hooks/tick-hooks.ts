@@ -1,3 +1,4 @@
+import { requireCallback } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { Listeners } from './listeners.js';
 
@@ -23,8 +24,9 @@ export class TickHooks {
     this.#listeners = new Listeners(counters, onThrow);
   }
 
-  /** Calls `callback` at each tick from now on. */
+  /** Calls `callback` at each tick from now on. @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK */
   set(callback: (event: TickEvent) => void): TickHook {
+    requireCallback(callback);
     return this.#listeners.add(callback);
   }
 

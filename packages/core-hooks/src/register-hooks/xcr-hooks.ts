@@ -24,7 +24,7 @@ export class XcrHooks extends RegisterWriteHooks<XcrWriteEvent> {
 
   /**
    * Calls `callback` before each XSETBV from now on.
-   * @throws what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
    */
   set(callback: (event: XcrWriteEvent) => void): RegisterHook {
     return this.setHook(EVERY_XCR, callback);

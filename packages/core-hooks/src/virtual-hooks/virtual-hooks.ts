@@ -1,4 +1,5 @@
 import { Access, type Cr3, type Gpa, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
@@ -44,11 +45,12 @@ export class VirtualHooks {
 
   /**
    * Sets a hook. When the page is mapped it is in force as a {@link PageHooks.set page hook} is.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_KERNEL_ADDRESS; what the backend throws. Nothing
-   *   is set then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_KERNEL_ADDRESS; what
+   *   the backend throws. Nothing is set then.
    */
   set(options: VirtualHookOptions): VirtualHook {
     const { va, length, access, cr3, priority } = options;
+    requireCallback(options.callback);
     if (!Number.isInteger(length) || length < 1 || offsetOf(va) + length > PAGE_SIZE) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_RANGE',
