@@ -183,8 +183,8 @@ export class HookInquiry {
   }
 
   /**
-   * Whether a repeated string instruction would meet a hook before it leaves the pages of its current element; a reply lets it do as much
-   * when not every element exits.
+   * Whether a repeated string instruction would meet a hook before it leaves the pages of its current element, two when that one crosses;
+   * a reply lets it do as much when not every element exits.
    */
   nearsHook(): boolean {
     const list = this.#list;
@@ -194,23 +194,35 @@ export class HookInquiry {
     for (let operand = 0; operand < list.count; operand++) {
       const size = list.size[operand]!;
       const low = list.low[operand]!;
-      const gpa = this.#resolve(this.vcpu, low, list.high[operand]!);
-      const page = gpa < 0 ? undefined : this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
-      if (page === undefined) {
-        continue;
-      }
+      const high = list.high[operand]!;
+      const access = list.access[operand]!;
       const offset = low & OFFSET_MASK;
       const length = Math.min(size * counter, PAGE_SIZE);
       const first = downwards ? Math.max(offset + size - length, 0) : offset;
       const end = downwards ? offset + size : offset + length;
-      if (
-        ((list.access[operand]! & Access.READ) !== 0 && overlapsAny(page.reads, first, end)) ||
-        ((list.access[operand]! & Access.WRITE) !== 0 && overlapsAny(page.writes, first, end))
-      ) {
+      if (this.#meetsHook(low, high, access, first, end)) {
         return true;
+      }
+      if (offset + size > PAGE_SIZE) {
+        const next = (low - offset + PAGE_SIZE) >>> 0;
+        const nextHigh = next === 0 ? (high + 1) >>> 0 : high;
+        if (this.#meetsHook(next, nextHigh, access, 0, end - PAGE_SIZE)) {
+          return true;
+        }
       }
     }
     return false;
+  }
+
+  /** Whether some hook on an access lies between two offsets of the page of an address. */
+  #meetsHook(low: number, high: number, access: Access, first: number, end: number): boolean {
+    const gpa = this.#resolve(this.vcpu, low, high);
+    const page = gpa < 0 ? undefined : this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
+    return (
+      page !== undefined &&
+      (((access & Access.READ) !== 0 && overlapsAny(page.reads, first, end)) ||
+        ((access & Access.WRITE) !== 0 && overlapsAny(page.writes, first, end)))
+    );
   }
 
   /** Reads what the guest shall see in an operand. @returns false when some of it is not mapped */
