@@ -133,7 +133,7 @@ describe('a backend whose n-th call fails', () => {
   });
 
   for (const operation of OPERATIONS) {
-    it(`${operation}: nothing is thrown, no exit stays unanswered, nothing forbidden passes, all rights come back`, () => {
+    it(`${operation}: nothing is thrown, no exit stays unanswered, nothing forbidden passes, all rights come back [1.2.2]`, () => {
       let nth = 0;
       let outcome: Outcome;
       do {

@@ -586,9 +586,9 @@ describe('the engine', () => {
     expect(guest.port.pageAccessSets).toBe(1);
     guest.settle(DATA + 0x100);
     // The data page, the code page and its four tables, four more pages: one call each. Flushed before the run, for the code page and each
-    // table before they are read, and once more.
+    // table before they are read, before the instruction is decided about, and once more.
     expect(guest.port.pageAccessSets).toBe(10);
-    expect(guest.port.pageAccessFlushes).toBe(7);
+    expect(guest.port.pageAccessFlushes).toBe(8);
   });
 
   it('keeps a removed hook from being called at once, and lifts the rights before the reply [1.2.9] [P4.3] [P4.13] [P18.5]', () => {

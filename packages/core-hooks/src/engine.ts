@@ -141,6 +141,8 @@ export class Engine {
   #time = 0;
   #shutdownReason: ShutdownReason | undefined;
   #closed = false;
+  /** Whether an exit is being handled. */
+  #handling = false;
 
   /**
    * @param port the guest; the engine closes it
@@ -334,11 +336,16 @@ export class Engine {
    * Waits for one exit, handles it and replies.
    * @param timeoutMs at most this long, as `next` of the port counts it
    * @returns `idle` when there was none; `shutdown` when the guest stopped for good, see {@link shutdownReason}
-   * @throws CoreHooksError ERR_CORE_HOOKS_CLOSED; what the port's `next` throws
+   * @throws CoreHooksError ERR_CORE_HOOKS_CLOSED; ERR_CORE_HOOKS_REENTERED from inside a callback; what the port's `next` throws
    */
   step(timeoutMs: number): StepResult {
     if (this.#closed) {
       throw new CoreHooksError('ERR_CORE_HOOKS_CLOSED', 'the engine is closed');
+    }
+    if (this.#handling) {
+      throw new CoreHooksError('ERR_CORE_HOOKS_REENTERED', 'the engine is handling an exit', {
+        hint: 'Leave the callback first; its VCPU waits for the reply.',
+      });
     }
     if (this.#shutdownReason !== undefined) {
       return 'shutdown';
@@ -363,6 +370,17 @@ export class Engine {
       this.#shutdownReason = record.u32[EXIT_REGISTER] as ShutdownReason;
       return 'shutdown';
     }
+    this.#handling = true;
+    try {
+      this.#handle(record, index);
+    } finally {
+      this.#handling = false;
+    }
+    return 'exit';
+  }
+
+  /** Has an exit decided, and replies to it. */
+  #handle(record: VcpuRecord, index: number): void {
     const outcome = this.lastExit;
     outcome.kind = this.#exitKind;
     outcome.index = index;
@@ -386,7 +404,6 @@ export class Engine {
     this.#runStages(record);
     this.#commit();
     this.#reply(record, index, verdict);
-    return 'exit';
   }
 
   /** Removes all hooks, gives every page its rights back, and closes the port. A second call does nothing. */

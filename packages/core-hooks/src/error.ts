@@ -18,6 +18,8 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_PAGING_MODE'
   /** A backend's VCPU record has a layout of another version. */
   | 'ERR_CORE_HOOKS_RECORD_VERSION'
+  /** A callback wanted the next exit while its own is being handled. */
+  | 'ERR_CORE_HOOKS_REENTERED'
   /** The engine was closed. */
   | 'ERR_CORE_HOOKS_CLOSED';
 

@@ -56,6 +56,44 @@ describe('an exit', () => {
     expect(guest.port.lastReply(0)).toBe(Reply.ALLOW_ONCE);
   });
 
+  it('is handled before the next one is taken, whatever its callback tries [1.2.2]', () => {
+    const guest = guestAt(STORE, { vcpus: 2 });
+    const seen: unknown[] = [];
+    hook(guest, DATA, Access.WRITE, (event) => {
+      if (event.vcpuIndex === 0) {
+        guest.port.raiseRegisterWrite(1, ExitKind.CR_WRITE, 4, 0n, 1n);
+        guest.engine.step(1);
+      }
+    });
+    guest.engine.hooks.cr.set(4, (event) => {
+      seen.push(event.vcpuIndex);
+    });
+    guest.settle(DATA);
+    expect(seen).toEqual([]);
+    expect(guest.problems.map(({ kind, cause }) => [kind, (cause as { code: string }).code])).toEqual([
+      ['callback', 'ERR_CORE_HOOKS_REENTERED'],
+    ]);
+    expect(guest.engine.step(1)).toBe('exit');
+    expect([seen, guest.port.lastReply(0), guest.port.lastReply(1)]).toEqual([[1], Reply.ALLOW_ONCE, Reply.ALLOW_ONCE]);
+  });
+
+  it('may be the last: a callback closes the engine, and every right is given back [1.2.2]', () => {
+    const guest = guestAt(STORE);
+    const { port, engine } = guest;
+    const told = new Map<number, Access>();
+    const setPageAccess = port.setPageAccess.bind(port);
+    port.setPageAccess = (frame, access) => {
+      told.set(frame, access);
+      setPageAccess(frame, access);
+    };
+    hook(guest, DATA, Access.WRITE, () => engine.close());
+    guest.violate(DATA);
+    expect([...told.values()]).toContain(Access.READ | Access.EXECUTE);
+    guest.violate(DATA);
+    expect(new Set(told.values())).toEqual(new Set([Access.ALL]));
+    expect(() => engine.step(1)).toThrow(expect.objectContaining({ code: 'ERR_CORE_HOOKS_CLOSED' }));
+  });
+
   it('leaves nothing for the next one: bytes that were shown once, a value that was put in place of a write [1.2.4-5]', () => {
     const read = attackGuest('mov rax, [rbx]\nmov rcx, [rbx]');
     put64(read.machine, DATA, 0x1111n);

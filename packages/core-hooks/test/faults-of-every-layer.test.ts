@@ -240,7 +240,7 @@ describe('a backend whose n-th call fails, with hooks of every layer', () => {
   });
 
   for (const operation of OPERATIONS) {
-    it(`${operation}: nothing is thrown, no pause is left, all rights come back and all exits go off [P18.1] [P9.14] [P10.9]`, () => {
+    it(`${operation}: nothing is thrown, no pause is left, all rights come back and all exits go off [1.2.2] [P8.14] [P10.9] [P18.1]`, () => {
       for (let nth = 1; ; nth++) {
         const outcome = scenario(operation, nth);
         expect(outcome, `${operation} ${nth}`).toMatchObject({

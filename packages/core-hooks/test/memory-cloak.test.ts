@@ -381,6 +381,36 @@ describe('a cloak', () => {
     expect(attempt(() => undefined)).toBe('hidden');
   });
 
+  it('is put on and taken back inside a pause of somebody else, which goes on after it [P18.2]', () => {
+    const { engine, machine } = guestWith(HLT);
+    const { port } = engine;
+    const depths: number[] = [];
+    const writePhysical = port.writePhysical.bind(port);
+    port.writePhysical = (gpa, bytes) => {
+      depths.push(port.pauseCount);
+      return writePhysical(gpa, bytes);
+    };
+    const outside: number[] = [];
+    engine.hooks.translation.set({
+      cr3: CR3,
+      va: kernel(SPARE),
+      priority: 'high',
+      committed: () => {
+        outside.push(port.pauseCount);
+        const cloak = engine.cloaks.hide(region());
+        outside.push(port.pauseCount);
+        expect(physical(machine, REGION, LENGTH)).toEqual(PATCHED);
+        cloak.remove({ restore: true });
+        outside.push(port.pauseCount);
+      },
+    });
+    engine.memory.writePhysical(leafEntry(SPARE), new Uint8Array(8));
+    // The write itself, then one for each page of the cloak, twice.
+    expect(depths).toEqual([0, 2, 2, 2, 2]);
+    expect([outside, port.pauseCount]).toEqual([[1, 1, 1], 0]);
+    engine.close();
+  });
+
   it('is never seen through by a VCPU that reads while another moves the page', () => {
     for (let seed = 1; seed <= 3 * scale; seed++) {
       const entry = leafEntry(PAGE);

@@ -157,7 +157,23 @@ describe('accessedAddresses', () => {
     expect(kinds('89 04 24')).toEqual([OperandKind.EXPLICIT]);
   });
 
-  it('says when an instruction touches more than the list holds', () => {
+  it('lists the 62 addresses of the instruction that touches most [P12.17]', () => {
+    const record = vcpu();
+    const list = new AccessList();
+    accessedAddresses(decode('c8 10 00 1f'), record, list);
+    expect([list.count, list.incomplete]).toEqual([62, false]);
+    const at = (access: Access): bigint[] =>
+      Array.from({ length: list.count }, (_, index) => index)
+        .filter((index) => list.accessOf(index) === access)
+        .map((index) => list.address(index));
+    const down = (from: bigint, count: number): bigint[] =>
+      Array.from({ length: count }, (_, step) => from - BigInt(step * 8));
+    // RBP and 30 levels are pushed, with the new frame pointer behind them.
+    expect(at(Access.WRITE)).toEqual(down(STACK_TOP - 8n, 32));
+    expect(at(Access.READ)).toEqual(down(record.get('rbp') - 8n, 30));
+  });
+
+  it('says when addresses depend on registers that are not in the record [P12.17]', () => {
     // vpgatherdd xmm1, [rax+xmm2], xmm3
     expect(decode('c4 e2 61 90 0c 10').incompleteOperands).toBe(true);
     expect(decode('48 8b 00').incompleteOperands).toBe(false);
