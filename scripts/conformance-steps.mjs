@@ -6,7 +6,7 @@ const agents = 'No code of ours runs inside the guest, so there is no agent and 
 /** The steps of an exit: name, what happens, and why it does not apply where it does not. */
 export const STEPS = [
   ['1.2.1', 'An exit of a kind is raised from its first hook to its last; ticks are always taken.'],
-  ['1.2.2', 'Every handler: the record of the VCPU, one guest at a time, nothing thrown past the dispatcher.'],
+  ['1.2.2', 'Every handler: the record of the VCPU, one exit at a time, nothing thrown past the dispatcher.'],
   ['1.2.3', 'Verdicts are ordered by number and the strongest of all hooks wins.'],
   ['1.2.4-0', 'The exit arrives with GPA, GLA, access bits and VCPU.'],
   ['1.2.4-1', 'Counters, and the registers of the VCPU.'],
@@ -88,7 +88,7 @@ export const LAYERS = [
     [
       'A read over three pages is their bytes one after the other.',
       'An absent page in the middle: status, address, and how many bytes were read before it.',
-      'Empty ranges are refused or do nothing, everywhere alike.',
+      'Reading nothing succeeds anywhere; a checked write of nothing is refused.',
       'A checked write with one page absent, read-only, of the other ring or write-hooked changes no byte.',
       'A write hook that was removed does not stop a checked write, even before its rights are lifted.',
       'A checked write drops cached instructions.',
@@ -325,7 +325,7 @@ export const LAYERS = [
       'Other stacks of a processor are scanned too.',
       'Frame pointers of 32-bit code.',
       'An incomplete walk is not safe.',
-      'Before anything is known of the guest nothing forbids.',
+      'Before anything is known of the guest nothing is called safe.',
     ],
   ],
   [

@@ -1,4 +1,4 @@
-import { Access, type Cr3, ExitKind, type Gpa, type Gva, Reply, Verdict } from '@introd/abi';
+import { Access, type Cr3, DescriptorTable, ExitKind, type Gpa, type Gva, Reply, Verdict } from '@introd/abi';
 import { createMockPort, SyntheticPort } from '@introd/glue/testing';
 import { describe, expect, it } from 'vitest';
 import { type AccessEvent, Engine, type ExitHook } from '../src/index.js';
@@ -158,6 +158,25 @@ describe('an exit', () => {
   });
 });
 
+describe('an address that an exit touches', () => {
+  it('is where the hardware says on the page that faulted, and where the tables say elsewhere [1.2.4-11]', () => {
+    // push [rbx]: the faulting page has been mapped elsewhere since, the stack too
+    const guest = guestAt('ff 33');
+    for (const page of [DATA, STACK - 0x1000]) {
+      guest.put64(leafEntry(page), BigInt(page + 0x8_0000) | 3n);
+    }
+    const asked: number[] = [];
+    for (const page of [DATA, DATA + 0x8_0000]) {
+      hook(guest, page, Access.READ, ({ gpa }) => asked.push(gpa));
+    }
+    for (const page of [STACK, STACK + 0x8_0000]) {
+      hook(guest, page - 8, Access.WRITE, ({ gpa }) => asked.push(gpa));
+    }
+    guest.settle(DATA, Access.READ);
+    expect(asked).toEqual([DATA, STACK + 0x8_0000 - 8]);
+  });
+});
+
 describe('the hooks of one exit', () => {
   it('are asked about execution, reading and writing in this order; denial of the first is one of all [1.2.4-10] [1.2.5]', () => {
     for (const denied of [Access.EXECUTE, Access.NONE]) {
@@ -307,6 +326,57 @@ describe('a store of user code over the end of a page', () => {
   }
 });
 
+describe('an instruction on a descriptor table register', () => {
+  function descriptorExit(guest: SyntheticGuest, flags: number): void {
+    for (let exit = 0; exit < 2; exit++) {
+      guest.vcpu.set32('exitKind', ExitKind.DESCRIPTOR_TABLE);
+      guest.vcpu.set32('exitRegister', flags);
+      guest.port.raise(0);
+      guest.engine.step(1);
+    }
+  }
+
+  it('without memory happens, what is none is taken again, and neither is asked about [1.2.8 DTR]', () => {
+    for (const [code, reply] of [
+      // sldt eax; nop
+      ['0f 00 c0', Reply.ALLOW_ONCE],
+      ['90', Reply.RETRY],
+    ] as const) {
+      const guest = guestAt(code);
+      let asked = 0;
+      guest.engine.hooks.descriptorTable.set(DescriptorTable.LDTR | DescriptorTable.READ, () => asked++);
+      descriptorExit(guest, DescriptorTable.LDTR | DescriptorTable.READ);
+      expect([guest.port.lastReply(0), asked]).toEqual([reply, 0]);
+    }
+  });
+
+  for (const { name, code, offset, error } of [
+    { name: 'SIDT over the end of a page', code: '0f 01 0b', offset: 0xff8, error: 2 },
+    { name: 'LIDT over the end of a page', code: '0f 01 1b', offset: 0xff8, error: 0 },
+    { name: 'LIDT from a page', code: '0f 01 1b', offset: 0x1000, error: 0 },
+  ]) {
+    it(`${name} that is not mapped gives the guest its page fault, and its twin is asked about [1.2.8 DTR]`, () => {
+      for (const mapped of [false, true]) {
+        const guest = guestAt(code);
+        const page = DATA + 0x1000;
+        guest.vcpu.set('rbx', kernel(DATA + offset));
+        guest.vcpu.set('idtBase', kernel(STACK));
+        guest.put64(leafEntry(page), mapped ? BigInt(page) | 3n : 0n);
+        let asked = 0;
+        hook(guest, page, Access.WRITE, () => asked++);
+        guest.engine.hooks.descriptorTable.set(DescriptorTable.IDTR | DescriptorTable.WRITE, () => asked++);
+        const access = error === 2 ? DescriptorTable.READ : DescriptorTable.WRITE;
+        descriptorExit(guest, DescriptorTable.IDTR | access);
+        expect(asked).toBe(mapped ? 1 : 0);
+        expect(guest.port.injections).toEqual(
+          mapped ? [] : [{ index: 0, vector: 14, errorCode: error, cr2: kernel(page) }],
+        );
+        expect(guest.problems).toEqual([]);
+      }
+    });
+  }
+});
+
 describe('other exits', () => {
   it('of an INT3 that is not there any more is taken again, of one that is there is the guest\u2019s own [1.2.8 INT3]', () => {
     for (const [bytes, reply] of [
@@ -350,7 +420,7 @@ describe('other exits', () => {
 });
 
 describe('before the reply', () => {
-  it('what a callback removed goes in order: hooks on memory, the register exits, the stages, the rights [1.2.9] [P8.10]', () => {
+  it('what a callback removed goes in order: hooks on memory, the register exits, the stages, the rights [1.2.4-14] [1.2.9] [P8.10]', () => {
     const inner = new SyntheticGuest();
     const mock = createMockPort(inner.port);
     const engine = new Engine(mock.port);

@@ -88,6 +88,9 @@ export class DescriptorTableDispatcher {
     const bytes = this.#operand.subarray(0, wide ? OPERAND_64 : OPERAND_32);
     if (!this.#inquiry.readOperand(0, bytes)) {
       this.#context.outcome.reason = 'retry-fetch';
+      if (this.#inquiry.missesPageOf(0)) {
+        this.#conclusion.injectPageFault();
+      }
       return Undecided.AGAIN;
     }
     const interrupts = (flags & DescriptorTable.IDTR) !== 0;

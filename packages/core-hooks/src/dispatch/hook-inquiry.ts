@@ -182,6 +182,25 @@ export class HookInquiry {
     return false;
   }
 
+  /** Whether a page of an operand that is read is not mapped. The page fault is in the plan. */
+  missesPageOf(operand: number): boolean {
+    const list = this.#list;
+    const { translator, plan } = this.#context;
+    const registers = this.vcpu.u32;
+    for (let done = 0; done < list.size[operand]!; ) {
+      const sum = list.low[operand]! + done;
+      const low = sum >>> 0;
+      const high = sum > 0xffff_ffff ? (list.high[operand]! + 1) >>> 0 : list.high[operand]!;
+      const status = translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high);
+      if (status === Walk.NOT_PRESENT || status === Walk.NO_MAPPING) {
+        plan.fault(low, high, false, false);
+        return true;
+      }
+      done += PAGE_SIZE - (low & OFFSET_MASK);
+    }
+    return false;
+  }
+
   /**
    * Whether a repeated string instruction would meet a hook before it leaves the pages of its current element, two when that one crosses;
    * a reply lets it do as much when not every element exits.

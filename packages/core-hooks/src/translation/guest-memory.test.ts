@@ -198,9 +198,16 @@ describe('a safe write', () => {
     expect(guest.engine.counters.cacheMisses).toBe(cacheMisses + 1);
   });
 
-  it('refuses an empty range and one beyond the last address, and writes up to that [P2.3]', () => {
+  it('refuses an empty range and one beyond the last address, and writes up to that; reading nothing is no error [P2.3]', () => {
     const guest = guestWithData();
-    expect(guest.engine.memory.safeWrite(CR3, kernel(DATA), new Uint8Array(0), 0).status).toBe('invalid-range');
+    const { memory } = guest.engine;
+    const nothing = new Uint8Array(0);
+    expect(memory.safeWrite(CR3, kernel(DATA), nothing, 0).status).toBe('invalid-range');
+    expect(memory.writeVirtual(CR3, kernel(DATA), nothing).status).toBe('invalid-range');
+    for (const va of [kernel(DATA), 0x4000_0000_0000n as Gva]) {
+      expect(memory.readVirtual(CR3, va, nothing)).toEqual({ status: 'ok' });
+    }
+    expect([memory.readPhysical(0 as Gpa, nothing), memory.writePhysical(0 as Gpa, nothing)]).toEqual([true, true]);
     const last = (U64_MASK - 7n) as Gva;
     expect(guest.engine.memory.safeWrite(CR3, (last + 1n) as Gva, NEW, 0).status).toBe('invalid-range');
     // The tables of the lower half serve the last 2 MiB too.

@@ -62,7 +62,7 @@ describe('a PAE entry that is written in two halves', () => {
   };
 
   for (const order of ['high first', 'low first'] as const) {
-    it(`${order}: is never what the hook forbids [1.2.4-13] [1.2.6] [P5.10]`, () => {
+    it(`${order}: is never what the hook forbids [1.2.4-13] [1.2.6] [P5.9]`, () => {
       const guest = guestOf('pae', `${halves(1, 0x5007, order)}\nmov esi, 7`);
       put64(guest.machine, ENTRY, 0x6003n);
       const seen = guardEntry(guest, ENTRY, 8);
