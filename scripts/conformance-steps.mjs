@@ -1,12 +1,17 @@
 // The steps of an exit, and the properties of the hook layers, that tests have to show. A test shows one by carrying its name in
 // square brackets at the end of its title: `[1.2.4-12]`, `[P7.6]`, several as `[1.2.5, P4.5]`.
 
-const agents = 'No code of ours runs inside the guest, so there is no agent and no filter that could ask.';
+const tables = 'The switch tables of the guest are left as they are, so nothing reads them in place of the guest.';
 
 /** The steps of an exit: name, what happens, and why it does not apply where it does not. */
 export const STEPS = [
   ['1.2.1', 'An exit of a kind is raised from its first hook to its last; ticks are always taken.'],
   ['1.2.2', 'Every handler: the record of the VCPU, one exit at a time, nothing thrown past the dispatcher.'],
+  [
+    '1.2.2 KPTI',
+    'Where a process has user tables of its own, the registers show the CR3 of its kernel tables.',
+    'The record shows the CR3 that the processor uses, and the addresses of its accesses are translated by that.',
+  ],
   ['1.2.3', 'Verdicts are ordered by number and the strongest of all hooks wins.'],
   ['1.2.4-0', 'The exit arrives with GPA, GLA, access bits and VCPU.'],
   ['1.2.4-1', 'Counters, and the registers of the VCPU.'],
@@ -17,7 +22,11 @@ export const STEPS = [
     'TOCTOU: an instruction that was not in the cache is put there, its page write-protected, and the exit taken again.',
   ],
   ['1.2.4-5', 'What belongs to the exit before (read overlay, gathered page-table write) is forgotten.'],
-  ['1.2.4-6', 'INT3 or INT 20 put there by the page-table filter, and relocated switch-table loads.', agents],
+  [
+    '1.2.4-6',
+    'INT3 or INT 20 put there by the page-table filter, and relocated switch-table loads.',
+    `There is no page-table filter in the guest. ${tables}`,
+  ],
   ['1.2.4-7', 'A read bit reported with a write is dropped when the instruction reads no memory.'],
   [
     '1.2.4-8',
@@ -39,6 +48,16 @@ export const STEPS = [
     '1.2.5',
     'Dispatch of one access: execute, read, write; priorities; ranges; removal; skip others; irrelevant page-table writes; stale rights.',
   ],
+  [
+    '1.2.5 tables',
+    'A read of a hooked page that no hook asks about is offered to the relocation of switch tables.',
+    tables,
+  ],
+  [
+    '1.2.5 unwind',
+    'Such a read by the unwinder of the kernel is answered from a cache.',
+    'There is no unwind cache: such a read is let through, at the cost of its exit.',
+  ],
   ['1.2.6', 'Hidden memory and page-table writes: emulation, value, partial writes, entries of 4 and 8 bytes.'],
   ['1.2.7', 'A user write that crosses into a page that is not there or not writable gets its page fault.'],
   ['1.2.8 MSR', 'MSR writes.'],
@@ -56,6 +75,11 @@ export const STEPS = [
   [
     '1.2.9',
     'Before the reply: removed hooks in the order regions, virtual, translation, page table, page, registers; then stages and rights.',
+  ],
+  [
+    '1.2.9 agents',
+    'A pending agent is activated; a page-table filter or #VE agent that waits is tried again.',
+    'There is no page-table filter and no #VE agent in the guest.',
   ],
   ['1.2.10', 'A write over hidden code stays blocked whatever the policy says.'],
 ];
@@ -366,8 +390,8 @@ export const NOT_APPLICABLE = {
   'P4.8':
     'Sub-page permissions are not in the contract with the hypervisor; writes elsewhere on a hooked page are let through by the engine.',
   'P4.9': 'As P4.8.',
-  'P4.10': `There is no #VE agent, so no page is made convertible.`,
-  'P4.11': `There is no in-guest page-table filter. ${agents}`,
+  'P4.10': 'There is no #VE agent, so no page is made convertible.',
+  'P4.11': 'There is no page-table filter in the guest.',
   'P5.15': 'There is no #VE cache.',
   'P17.10': 'A view of a page stays valid for who holds it, so none is pinned.',
   'P18.4': 'The contract with the hypervisor always has a call that makes rights effective.',
