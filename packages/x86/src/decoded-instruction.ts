@@ -43,7 +43,12 @@ interface FormFacts {
   readonly branch: boolean;
   readonly string: boolean;
   readonly descriptor: DescriptorInstruction | undefined;
+  readonly readsDescriptors: boolean;
 }
+
+/** Forms that have the processor read a descriptor of the GDT, LDT or IDT, or a TSS: loads of selectors, far transfers, and what asks about them. */
+const DESCRIPTOR_READERS =
+  /^(?:(?:Lsl|Lar|Verr|Verw|Lldt|Ltr|L[defgs]s|Retf|Iret|Int)(?![a-z])|(?:Retf|Iret)[wdq]|Int[13o]|Mov_Sreg|Pop[wdq]_[DEFGS]S|(?:Call|Jmp)_(?:ptr|m)16(?:16|32|64))/;
 
 /** Facts of the forms that were seen, by their number. */
 const FORMS: (FormFacts | undefined)[] = [];
@@ -57,6 +62,7 @@ function factsOf(instruction: Instruction, code: Code): FormFacts {
       branch: instruction.flowControl !== FlowControl.Next,
       string: instruction.isStringInstruction,
       descriptor: DESCRIPTOR_BY_MNEMONIC.get(mnemonic),
+      readsDescriptors: DESCRIPTOR_READERS.test(Code[code]!),
     };
     FORMS[code] = facts;
   }
@@ -118,6 +124,8 @@ export class DecodedInstruction {
   readonly operandSize: number;
   /** An instruction on descriptor table registers, LDTR or TR. */
   readonly descriptorInstruction: DescriptorInstruction | undefined;
+  /** The processor reads a descriptor or a TSS for it, which no memory operand tells of. */
+  readonly readsDescriptors: boolean;
   /** INT3 of one byte. `INT 3` of two bytes does not exit as a breakpoint exception does (SDM vol. 3C, 26.2). */
   readonly isBreakpoint: boolean;
   /** MOV, XCHG or CMPXCHG of 4 bytes to memory: what 32-bit code writes one half of a PAE entry with. */
@@ -151,6 +159,7 @@ export class DecodedInstruction {
     this.source = parts.source;
     this.operandSize = storeOperand < 0 ? 0 : memory[storeOperand]!.size;
     this.descriptorInstruction = facts.descriptor;
+    this.readsDescriptors = facts.readsDescriptors;
     this.isBreakpoint = parts.code === Code.Int3;
     this.storesEntryHalf = this.operandSize === 4 && ENTRY_HALF_STORES.has(parts.storeOperation);
   }

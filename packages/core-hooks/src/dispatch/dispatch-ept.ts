@@ -193,6 +193,9 @@ export class EptDispatcher {
     inquiry.instruction = undefined;
     inquiry.reset();
     inquiry.askHardware(access);
+    if ((access & Access.READ) !== 0) {
+      inquiry.askStructures();
+    }
     this.#repairRights();
     const verdict = this.#conclusion.conclude(access, progress, impatient);
     return verdict === Undecided.CONFLICT ? Undecided.AGAIN : verdict;

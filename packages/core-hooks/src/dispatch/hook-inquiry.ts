@@ -1,4 +1,4 @@
-import { Access, type Gpa, PAGE_SIZE, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
+import { Access, type Gpa, PAGE_SIZE, strongerVerdict, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import { RegisterGroup } from '@introd/glue';
 import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext, OperandKind } from '@introd/x86';
 import type { PageHook } from '../page-hooks/page-hooks.js';
@@ -10,7 +10,7 @@ import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
 import { mapsTheSame } from './page-table-entry.js';
 import type { PageTableWrite } from './page-table-write.js';
-import { ReadSupply, type Supply } from './read-supply.js';
+import { ReadSupply, Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
 import { compareStrings, isStringCompare } from './string-compare.js';
 
@@ -28,6 +28,12 @@ const OFFSET_MASK = PAGE_SIZE - 1;
 
 /** Operand number of an access that the processor made without an operand of the instruction. */
 const NO_OPERAND = -1;
+/** Base and limit of what the processor reads by itself: IDT, GDT, LDT, TSS. */
+const STRUCTURES = (['idt', 'gdt', 'ldtr', 'tr'] as const).map(
+  (name) => [u32Index(`${name}Base`), u32Index(`${name}Limit`)] as const,
+);
+/** Last byte of a descriptor table with the highest limit (SDM vol. 3A, 3.5.1). */
+const MAX_TABLE_LIMIT = 0xffff;
 /** Bytes asked about when a backend does not say how many the processor touched: one descriptor, one stack slot. */
 const UNKNOWN_SIZE = 8;
 
@@ -59,6 +65,8 @@ export class HookInquiry {
   pageTableTouched = false;
   /** Whether the access has to wait for another VCPU. */
   postponed = false;
+  /** Whether hidden bytes may be read as a descriptor or a TSS, which no reply can change. */
+  #structureHidden = false;
 
   constructor(context: EptContext) {
     this.#context = context;
@@ -91,6 +99,7 @@ export class HookInquiry {
     this.emulationWanted = false;
     this.pageTableTouched = false;
     this.postponed = false;
+    this.#structureHidden = false;
     this.#commits.clear();
     this.#context.plan.reset();
     this.#context.overlay.reset();
@@ -103,6 +112,9 @@ export class HookInquiry {
 
   /** Puts what read hooks want the guest to see into the reply. */
   supplyRead(): Supply {
+    if (this.#structureHidden) {
+      return Supply.IMPOSSIBLE;
+    }
     if (this.instruction === undefined) {
       this.#list.count = 0;
     }
@@ -310,6 +322,39 @@ export class HookInquiry {
       this.#operand = NO_OPERAND;
       this.askHardware(unexplained);
     }
+    if (instruction.readsDescriptors && (access & Access.READ) !== 0) {
+      this.askStructures();
+    }
+  }
+
+  /**
+   * Looks for hidden bytes in the descriptor tables and the TSS, as far as they lie on the page of the exit: once the processor may read that
+   * page, it reads those without a further exit. What the hooks say of them besides does not count.
+   */
+  askStructures(): void {
+    const { exitFrame, verdict } = this;
+    if ((this.#context.hooks.pageOf(exitFrame)?.reads.length ?? 0) === 0) {
+      return;
+    }
+    const { overlay } = this.#context;
+    const registers = this.vcpu.u32;
+    this.#operand = NO_OPERAND;
+    for (const [base, limit] of STRUCTURES) {
+      const end = Math.min(registers[limit]!, MAX_TABLE_LIMIT) + 1;
+      for (let done = 0; done < end; ) {
+        const sum = registers[base]! + done;
+        const low = sum >>> 0;
+        const high = sum > 0xffff_ffff ? (registers[base + 1]! + 1) >>> 0 : registers[base + 1]!;
+        const size = Math.min(end - done, PAGE_SIZE - (low & OFFSET_MASK));
+        const gpa = this.#resolve(this.vcpu, low, high);
+        if (gpa >= 0 && Math.floor(gpa / PAGE_SIZE) === exitFrame) {
+          this.#askPage(low, high, gpa, size, Access.READ);
+          this.#structureHidden ||= overlay.touches(gpa, size);
+        }
+        done += size;
+      }
+    }
+    this.verdict = this.#structureHidden ? strongerVerdict(verdict, Verdict.ALLOWED_PATCHED) : verdict;
   }
 
   /** Calls the hooks of every operand, as far as it is read or written as `access` says. @returns what of `unexplained` no operand explains */

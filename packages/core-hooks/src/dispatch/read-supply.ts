@@ -44,22 +44,20 @@ export class ReadSupply {
   prepare(vcpu: VcpuRecord, list: AccessList, exitFrame: number, resolve: Resolve): Supply {
     const registers = vcpu.u32;
     registers[REPLY_DATA_LENGTH] = 0;
-    if (
-      registers[EXIT_CAUSE] !== ExitCause.DATA ||
-      (registers[EXIT_ACCESS]! & Access.READ) === 0 ||
-      registers[EXIT_GLA_VALID] !== 1
-    ) {
+    if ((registers[EXIT_ACCESS]! & Access.READ) === 0) {
       return Supply.ELSEWHERE;
+    }
+    const size = Math.max(registers[EXIT_SIZE]!, 1);
+    if (registers[EXIT_CAUSE] !== ExitCause.DATA || registers[EXIT_GLA_VALID] !== 1) {
+      // What the processor reads to deliver an event cannot be replaced.
+      return this.#overlay.touches(vcpu.exitGpa, size) ? Supply.IMPOSSIBLE : Supply.ELSEWHERE;
     }
     const low = registers[EXIT_GLA]!;
     const high = registers[EXIT_GLA + 1]!;
     // Bytes from the exit's address on that the reply must hold, and those that it had better hold.
     let needed = 0;
     let useful = Math.min(registers[EXIT_SIZE]!, REPLY_DATA_SIZE);
-    const exitGpa = vcpu.exitGpa;
-    if (list.count === 0 && this.#overlay.touches(exitGpa, Math.max(useful, 1))) {
-      needed = useful;
-    }
+    let isOperand = false;
     for (let operand = 0; operand < list.count; operand++) {
       if ((list.access[operand]! & Access.READ) === 0) {
         continue;
@@ -81,12 +79,17 @@ export class ReadSupply {
             needed = Math.max(needed, ahead + hidden.end);
           }
           if (ahead <= 0 && ahead + count > 0) {
+            isOperand = true;
             // The operand that the processor asks for: a backend may want all of it.
             useful = Math.max(useful, Math.min(ahead + size - done, REPLY_DATA_SIZE));
           }
         }
         done += count;
       }
+    }
+    if (!isOperand && this.#overlay.touches(vcpu.exitGpa, size)) {
+      // A descriptor or a TSS: the processor takes it as it is.
+      return Supply.IMPOSSIBLE;
     }
     if (needed === 0) {
       return Supply.ELSEWHERE;
