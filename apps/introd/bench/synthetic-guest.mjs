@@ -11,6 +11,10 @@ export const CODE = 0x1_0000;
 export const DATA = 0x2_0000;
 /** What the 4 KiB pages map: the first 2 MiB. The next 2 MiB are one large page. */
 export const MAPPED = 0x20_0000;
+/** Physical address of 2 MiB of RAM that lie above 4 GiB, as most of a guest's do. */
+export const ABOVE_4_GIB = 0x2_0000_0000;
+/** Virtual address where they are mapped. */
+export const ABOVE_4_GIB_MAPPED = KERNEL + 0x40_0000n;
 
 const PRESENT_WRITABLE = 3n;
 const LARGE = 0x80n;
@@ -31,11 +35,17 @@ export function put64(port, gpa, value) {
 
 /** A synthetic port whose RAM holds kernel page tables, and whose VCPU 0 runs 64-bit kernel code at {@link CODE}. */
 export function syntheticGuest(memoryMiB = 16) {
-  const port = createSyntheticPort({ memory: [{ start: 0, size: memoryMiB * 1024 * 1024 }] });
+  const port = createSyntheticPort({
+    memory: [
+      { start: 0, size: memoryMiB * 1024 * 1024 },
+      { start: ABOVE_4_GIB, size: MAPPED },
+    ],
+  });
   put64(port, PML4 + 256 * 8, BigInt(PDPT) | PRESENT_WRITABLE);
   put64(port, PDPT, BigInt(PD) | PRESENT_WRITABLE);
   put64(port, PD, BigInt(PT) | PRESENT_WRITABLE);
   put64(port, PD + 8, BigInt(MAPPED) | PRESENT_WRITABLE | LARGE);
+  put64(port, PD + 16, BigInt(ABOVE_4_GIB) | PRESENT_WRITABLE | LARGE);
   for (let page = 0; page < 512; page++) put64(port, PT + page * 8, BigInt(page * 4096) | PRESENT_WRITABLE);
   const vcpu = port.vcpu(0);
   vcpu.set('cr3', BigInt(PML4));

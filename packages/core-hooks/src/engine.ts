@@ -170,7 +170,7 @@ export class Engine {
     this.#fallback = options.fallback === 'block' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
     this.#pages = new PageCache(port);
     this.translator = new Translator(this.#pages);
-    this.#rights = new PageRights(port, counters, (cause) =>
+    this.#rights = new PageRights(port, counters, this.#pending, (cause) =>
       this.#report('rights', 'the backend refused a change of page rights', cause),
     );
     const pageHooks = new PageHooks(this.#rights, this.#pending);
@@ -198,7 +198,13 @@ export class Engine {
     });
     const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
       this.#report(kind, message, cause);
-    this.#registerHooks = new RegisterHooks({ port, counters, fallback: this.#fallback, report });
+    this.#registerHooks = new RegisterHooks({
+      port,
+      counters,
+      pending: this.#pending,
+      fallback: this.#fallback,
+      report,
+    });
     const overlay = new ReadOverlay();
     const vectors = new VectorState(port);
     this.#context = {
@@ -392,7 +398,7 @@ export class Engine {
       if (this.#exitKind === ExitKind.TICK) {
         this.hooks.translation.check();
       }
-      verdict = this.#dispatcher.dispatch(record, index, this.#time);
+      verdict = this.#dispatcher.dispatch(record, index);
       if (this.#exitKind === ExitKind.TICK) {
         this.integrity.tick();
       }
@@ -470,6 +476,9 @@ export class Engine {
   }
 
   #runStages(record: VcpuRecord): void {
+    if (this.#stages.length === 0) {
+      return;
+    }
     this.#commitRemovals();
     for (let at = 0; at < this.#stages.length; at++) {
       const stage = this.#stages[at]!;
@@ -482,6 +491,11 @@ export class Engine {
   }
 
   #commit(): void {
+    const pending = this.#pending;
+    if (!pending.any) {
+      return;
+    }
+    pending.any = false;
     this.hooks.translation.settle();
     this.hooks.virtual.settle();
     this.cloaks.settle();
@@ -491,12 +505,9 @@ export class Engine {
   }
 
   #commitRemovals(): void {
-    if (this.#pending.any) {
-      this.#pending.any = false;
-      this.hooks.translation.commitRemovals();
-      this.hooks.pageTable.commitRemovals();
-      this.hooks.page.commitRemovals();
-    }
+    this.hooks.translation.commitRemovals();
+    this.hooks.pageTable.commitRemovals();
+    this.hooks.page.commitRemovals();
     this.#registerHooks.commitRemovals();
   }
 

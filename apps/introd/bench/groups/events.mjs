@@ -1,17 +1,17 @@
 import { Access, ExitKind, Reply, Verdict } from '@introd/abi';
 import { Engine } from '@introd/core-hooks';
 import { assert } from '../operation.mjs';
-import { CODE, DATA, kernel, putCode, syntheticGuest } from '../synthetic-guest.mjs';
+import { ABOVE_4_GIB, ABOVE_4_GIB_MAPPED, CODE, DATA, kernel, putCode, syntheticGuest } from '../synthetic-guest.mjs';
 
 const TARGET = DATA + 0x100;
 /** mov [rbx], rax */
 const STORE = '48 89 03';
 
-/** An engine whose VCPU stands before a store to {@link TARGET}. */
-function storeGuest() {
+/** An engine whose VCPU stands before a store to {@link TARGET}, or to another address. */
+function storeGuest(gla = kernel(TARGET)) {
   const { port, vcpu } = syntheticGuest();
   putCode(port, STORE);
-  vcpu.set('rbx', kernel(TARGET));
+  vcpu.set('rbx', gla);
   vcpu.set('rax', 0x1122_3344_5566_7788n);
   const engine = new Engine(port);
   engine.onProblem((problem) => {
@@ -23,11 +23,11 @@ function storeGuest() {
 // The record of the exit is filled once; a backend fills it before it wakes the engine.
 const write = { gpa: TARGET, gla: kernel(TARGET), access: Access.WRITE, size: 8 };
 
-function writeToHook() {
-  const { port, engine } = storeGuest();
+function writeToHook(exit = write) {
+  const { port, engine } = storeGuest(exit.gla);
   let calls = 0;
   engine.hooks.page.set({
-    gpa: TARGET,
+    gpa: exit.gpa,
     length: 8,
     access: Access.WRITE,
     callback: (event) => {
@@ -40,7 +40,7 @@ function writeToHook() {
     op: 'EPT write violation -> hook callback',
     begin() {
       // The first exit puts the instruction into the cache and is taken again.
-      port.raiseViolation(0, write);
+      port.raiseViolation(0, exit);
       engine.step(0);
       assert(port.lastReply(0) === Reply.RETRY, 'the first exit must be retried');
     },
@@ -217,5 +217,13 @@ export function operations() {
   return [writeToHook(), writeBesideHook(), writeNotCached(), execute(), cr4Write(), msrWrite(), tick()];
 }
 
-/** The most common exit, for the measurement of heap growth. */
-export const commonExit = writeBesideHook;
+/** A write above 4 GiB: its physical address does not fit into 32 bits. */
+function writeAbove4GiB() {
+  const exit = { ...write, gpa: ABOVE_4_GIB + 0x100, gla: ABOVE_4_GIB_MAPPED + 0x100n };
+  return { ...writeToHook(exit), op: 'EPT write violation above 4 GiB -> hook callback' };
+}
+
+/** The exits of every day, for the measurement of heap growth. */
+export function commonExits() {
+  return [writeBesideHook(), writeToHook(), writeAbove4GiB(), execute(), cr4Write(), msrWrite(), tick()];
+}

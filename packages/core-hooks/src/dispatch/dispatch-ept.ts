@@ -169,7 +169,9 @@ export class EptDispatcher {
     const access =
       !instruction.readsMemory && (exitAccess & ~Access.READ) !== 0 ? exitAccess & ~Access.READ : exitAccess;
     for (let attempt = 0; attempt < MAX_CONFLICTS; attempt++) {
-      inquiry.reset();
+      if (attempt > 0) {
+        inquiry.reset();
+      }
       if (inquiry.meetsPageFault()) {
         this.#conclusion.injectPageFault();
         return Undecided.AGAIN;
@@ -226,6 +228,9 @@ export class EptDispatcher {
       rep.want(index);
       return !inForce;
     }
+    if (!rep.on) {
+      return false;
+    }
     try {
       rep.release(index);
     } catch (cause) {
@@ -249,7 +254,7 @@ export class EptDispatcher {
       return false;
     }
     const next = (low + left) >>> 0;
-    plan.fault(next, next === 0 ? (high + 1) >>> 0 : high, false, false, true);
+    plan.fault(next, (next === 0 ? high + 1 : high) >>> 0, false, false, true);
     return true;
   }
 
@@ -261,6 +266,10 @@ export class EptDispatcher {
   /** An exit on a frame that nothing restricts: the processor used stale rights, so they are set anew (behaviour 1.2.5). */
   #repairRights(): void {
     const { rights, counters } = this.#context;
+    if (this.#inquiry.exitPage !== undefined) {
+      // Its hooks restrict it.
+      return;
+    }
     const frame = this.#inquiry.exitFrame;
     if (!rights.isRestricted(frame)) {
       counters.rightsRepairs++;

@@ -16,7 +16,7 @@ export class Dispatcher {
   ) {}
 
   /** The verdict about the exit in a record. */
-  dispatch(record: VcpuRecord, index: number, time: number): Verdict {
+  dispatch(record: VcpuRecord, index: number): Verdict {
     const { counters, hooks } = this;
     switch (record.u32[EXIT_KIND]) {
       case ExitKind.EPT_VIOLATION:
@@ -54,7 +54,7 @@ export class Dispatcher {
       }
       case ExitKind.TICK:
         counters.ticks++;
-        hooks.tick.dispatch(time);
+        hooks.tick.dispatch(record);
         return Verdict.RETRY;
       case ExitKind.EVENT_INJECTED:
         // A report; there is nothing to execute.

@@ -1,7 +1,7 @@
 import { Access, type Gpa, PAGE_SIZE, strongerVerdict, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import { RegisterGroup } from '@introd/glue';
 import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext, OperandKind } from '@introd/x86';
-import type { PageHook } from '../page-hooks/page-hooks.js';
+import type { HookedPage, PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
 import { callAccounted } from './accounted-call.js';
@@ -25,6 +25,7 @@ const EXIT_GLA_VALID = u32Index('exitGlaValid');
 const DATA = Access.READ | Access.WRITE;
 /** Offset in a page. On an address above 2^32 the bit operation still sees its low bits; `%` would divide doubles. */
 const OFFSET_MASK = PAGE_SIZE - 1;
+const FRAMES_IN_4_GIB = 2 ** 32 / PAGE_SIZE;
 
 /** Operand number of an access that the processor made without an operand of the instruction. */
 const NO_OPERAND = -1;
@@ -40,6 +41,9 @@ const UNKNOWN_SIZE = 8;
 /**
  * Asks the hooks about what one exit touches: every address of the instruction, page by page, and the hooks whose range each of them meets.
  * What they said is in the properties. Made once and used for every exit.
+ *
+ * Nothing is allocated on the way. V8 boxes a number beyond 32 signed bits when it is passed to a function or returned, so halves
+ * of addresses are passed signed, pages as frame numbers, and what may be larger (a physical address) lies in a property.
  */
 export class HookInquiry {
   readonly #context: EptContext;
@@ -55,6 +59,10 @@ export class HookInquiry {
 
   vcpu!: VcpuRecord;
   index = 0;
+  /** Frame of the access that the hardware reported. */
+  exitFrame = 0;
+  /** Its hooks, by which it is restricted. */
+  exitPage: HookedPage | undefined;
   /** The instruction at RIP; undefined when only what the hardware reported is asked about. */
   instruction: DecodedInstruction | undefined;
   /** The strongest verdict so far. */
@@ -88,6 +96,9 @@ export class HookInquiry {
     this.vcpu = vcpu;
     this.#violation = violation;
     this.index = index;
+    const registers = vcpu.u32;
+    this.exitFrame = (registers[EXIT_GPA]! >>> 12) + registers[EXIT_GPA + 1]! * FRAMES_IN_4_GIB;
+    this.exitPage = undefined;
     this.#context.vectors.open(vcpu);
     this.instruction = undefined;
     this.reset();
@@ -289,15 +300,9 @@ export class HookInquiry {
     return (
       this.#violation &&
       registers[EXIT_GLA_VALID] === 1 &&
-      registers[EXIT_GLA + 1] === high &&
-      (registers[EXIT_GLA]! ^ low) >>> 12 === 0
+      (registers[EXIT_GLA]! ^ low) >>> 12 === 0 &&
+      ((registers[EXIT_GLA + 1]! ^ high) | 0) === 0
     );
-  }
-
-  /** Frame of the access that the hardware reported. */
-  get exitFrame(): number {
-    const registers = this.vcpu.u32;
-    return (registers[EXIT_GPA]! >>> 12) + registers[EXIT_GPA + 1]! * 0x10_0000;
   }
 
   /** Calls the hooks of everything that the instruction touches. */
@@ -360,7 +365,6 @@ export class HookInquiry {
   /** Calls the hooks of every operand, as far as it is read or written as `access` says. @returns what of `unexplained` no operand explains */
   #askOperands(access: Access, unexplained: Access): Access {
     const list = this.#list;
-    const { exitFrame } = this;
     let left = unexplained;
     for (let operand = 0; operand < list.count; operand++) {
       const touched = list.access[operand]! & access;
@@ -368,7 +372,7 @@ export class HookInquiry {
         continue;
       }
       this.#operand = operand;
-      if (this.#askRange(list.low[operand]!, list.high[operand]!, list.size[operand]!, touched, exitFrame)) {
+      if (this.#askRange(list.low[operand]! | 0, list.high[operand]! | 0, list.size[operand]!, touched)) {
         left &= (touched & left & Access.WRITE) !== 0 ? 0 : ~touched;
       }
     }
@@ -378,27 +382,29 @@ export class HookInquiry {
   /** Calls the hooks of the access that the hardware reported. */
   askHardware(access: Access): void {
     const registers = this.vcpu.u32;
-    const gpa = this.vcpu.exitGpa;
-    const size = Math.min(registers[EXIT_SIZE]! || UNKNOWN_SIZE, PAGE_SIZE - (gpa & OFFSET_MASK));
+    const offset = registers[EXIT_GPA]! & OFFSET_MASK;
+    const size = Math.min(registers[EXIT_SIZE]! || UNKNOWN_SIZE, PAGE_SIZE - offset);
     this.#operand = NO_OPERAND;
-    this.#askPage(registers[EXIT_GLA]!, registers[EXIT_GLA + 1]!, gpa, size, access);
+    this.#askPage(registers[EXIT_GLA]! | 0, registers[EXIT_GLA + 1]! | 0, this.exitFrame, offset, size, access);
   }
 
   /**
    * Splits a linear range over its pages and calls the hooks of each. A page that is not mapped is left out: the processor faults on it.
-   * @returns whether one of the pages is `exitFrame`
+   * @param low signed, as `high`
+   * @returns whether one of the pages is that of the access that the hardware reported
    */
-  #askRange(low: number, high: number, size: number, access: Access, exitFrame = NO_FRAME): boolean {
+  #askRange(low: number, high: number, size: number, access: Access): boolean {
+    const { exitFrame } = this;
     let onExitFrame = false;
     for (let done = 0; done < size; ) {
-      const sum = low + done;
-      const atLow = sum >>> 0;
-      const atHigh = sum > 0xffff_ffff ? (high + 1) >>> 0 : high;
-      const count = Math.min(size - done, PAGE_SIZE - (atLow & OFFSET_MASK));
-      const gpa = this.#resolve(this.vcpu, atLow, atHigh);
-      if (gpa >= 0) {
-        onExitFrame ||= Math.floor(gpa / PAGE_SIZE) === exitFrame;
-        this.#askPage(atLow, atHigh, gpa, count, access);
+      const atLow = (low + done) | 0;
+      const atHigh = atLow >>> 0 < low >>> 0 ? (high + 1) | 0 : high;
+      const offset = atLow & OFFSET_MASK;
+      const count = Math.min(size - done, PAGE_SIZE - offset);
+      const frame = this.#frameOf(atLow, atHigh);
+      if (frame !== NO_FRAME) {
+        onExitFrame ||= frame === exitFrame;
+        this.#askPage(atLow, atHigh, frame, offset, count, access);
       }
       done += count;
     }
@@ -406,22 +412,38 @@ export class HookInquiry {
   }
 
   /**
-   * Physical address of a linear one: on the page that faulted the one that the hardware used, on others what the guest's tables say.
-   * @returns -1 when it is not mapped
+   * Frame of a linear address: on the page that faulted the one that the hardware used, on others what the guest's tables say.
+   * @returns {@link NO_FRAME} when it is not mapped
    */
-  readonly #resolve = (vcpu: VcpuRecord, low: number, high: number): number => {
-    const registers = vcpu.u32;
+  #frameOf(low: number, high: number): number {
     if (this.#isExitPage(low, high)) {
-      const page = (registers[EXIT_GPA]! & ~OFFSET_MASK) | (low & OFFSET_MASK);
-      return (page >>> 0) + registers[EXIT_GPA + 1]! * 0x1_0000_0000;
+      return this.exitFrame;
     }
+    const registers = this.vcpu.u32;
     const { translator } = this.#context;
-    return translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high) === Walk.OK ? translator.gpa : -1;
+    const status = translator.walk(registers[CR3]! | 0, registers[CR3 + 1]! | 0, low, high);
+    return status === Walk.OK ? Math.floor(translator.gpa / PAGE_SIZE) : NO_FRAME;
+  }
+
+  /** Physical address of a linear one of the VCPU at hand, as {@link #frameOf} finds it; -1 when it is not mapped. */
+  readonly #resolve = (_vcpu: VcpuRecord, low: number, high: number): number => {
+    const frame = this.#frameOf(low | 0, high | 0);
+    return frame === NO_FRAME ? -1 : frame * PAGE_SIZE + (low & OFFSET_MASK);
   };
 
+  /** Hooks of a frame. */
+  #pageOf(frame: number): HookedPage | undefined {
+    const { hooks } = this.#context;
+    if (frame !== this.exitFrame) {
+      return hooks.pageOf(frame);
+    }
+    this.exitPage ??= hooks.pageOf(frame);
+    return this.exitPage;
+  }
+
   /** Calls the hooks of one page that an access touches: execute, read, write (behaviour 1.2.5). */
-  #askPage(low: number, high: number, gpa: number, size: number, access: Access): void {
-    const page = this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
+  #askPage(low: number, high: number, frame: number, first: number, size: number, access: Access): void {
+    const page = this.#pageOf(frame);
     if (page === undefined) {
       return;
     }
@@ -429,11 +451,10 @@ export class HookInquiry {
     event.vcpu = this.vcpu;
     event.vcpuIndex = this.index;
     event.instruction = this.instruction;
-    event.gpa = gpa as Gpa;
+    event.gpa = (frame * PAGE_SIZE + first) as Gpa;
     event.size = size;
-    event.glaLow = low;
-    event.glaHigh = high;
-    const first = gpa & OFFSET_MASK;
+    event.glaLow = low >>> 0;
+    event.glaHigh = high >>> 0;
     const end = first + size;
     if ((access & Access.EXECUTE) !== 0 && page.executes.length > 0) {
       this.#callAll(page.executes, Access.EXECUTE, first, end);

@@ -1,8 +1,8 @@
 import type { Bitness, DecodedInstruction } from '@introd/x86';
-import type { Paging } from '../translation/paging-mode.js';
+import { type Paging, rootAddress } from '../translation/paging-mode.js';
 import type { CodeMapping } from './code-mapping.js';
 
-/** Where an instruction is looked for. */
+/** Where an instruction is looked for. The halves are signed: a number outside of 32 signed bits costs an allocation. */
 export interface InstructionKey {
   /** Linear address. */
   low: number;
@@ -21,6 +21,8 @@ export class CachedInstruction {
   readonly bitness: Bitness;
   readonly spaceLow: number;
   readonly spaceHigh: number;
+  /** Index of the mapping that {@link isGuardedIn} found last. */
+  #guardedLast = 0;
 
   constructor(
     readonly instruction: DecodedInstruction,
@@ -50,12 +52,20 @@ export class CachedInstruction {
     );
   }
 
-  /** Whether its translation is guarded in an address space: in another one the same address may lead somewhere else at any time. */
-  isGuardedIn(root: number, paging: Paging): boolean {
+  /**
+   * Whether its translation is guarded in an address space: in another one the same address may lead somewhere else at any time.
+   * @param cr3Low signed, as `cr3High`
+   */
+  isGuardedIn(cr3Low: number, cr3High: number, paging: Paging): boolean {
+    const root = rootAddress(paging, cr3Low, cr3High);
     const { mappings } = this;
+    // Most often it is the space of the last time.
+    if (isOf(mappings[this.#guardedLast], root, paging)) {
+      return true;
+    }
     for (let at = 0; at < mappings.length; at++) {
-      const { hook } = mappings[at]!;
-      if (hook.root === root && hook.paging === paging) {
+      if (isOf(mappings[at], root, paging)) {
+        this.#guardedLast = at;
         return true;
       }
     }
@@ -68,10 +78,19 @@ export class CachedInstruction {
    * @param va undefined for any
    */
   isIn(space: bigint | undefined, va: bigint | undefined): boolean {
-    const mine = ((BigInt(this.spaceHigh) << 32n) | BigInt(this.spaceLow)) >> 5n;
+    const mine = wordOf(this.spaceHigh, this.spaceLow) >> 5n;
     const kernel = mine === 0n;
-    const page = ((BigInt(this.high) << 32n) | BigInt(this.low)) >> 12n;
+    const page = wordOf(this.high, this.low) >> 12n;
     const inSpace = space === undefined || mine === space || (kernel && va !== undefined);
     return inSpace && (va === undefined || BigInt.asUintN(64, va) >> 12n === page);
   }
+}
+
+/** The 64-bit word that two halves make, signed or not. */
+export function wordOf(high: number, low: number): bigint {
+  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+}
+
+function isOf(mapping: CodeMapping | undefined, root: number, paging: Paging): boolean {
+  return mapping !== undefined && mapping.hook.root === root && mapping.hook.paging === paging;
 }

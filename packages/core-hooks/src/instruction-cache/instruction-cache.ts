@@ -5,10 +5,10 @@ import { type Grants, NO_FRAME } from '../dispatch/grants.js';
 import type { AddressSpaces } from '../guest-system/address-spaces.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageCache } from '../translation/page-cache.js';
-import { Paging, rootAddress } from '../translation/paging-mode.js';
+import { Paging } from '../translation/paging-mode.js';
 import { type Translator, Walk } from '../translation/translator.js';
 import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
-import { CachedInstruction, type InstructionKey } from './cached-instruction.js';
+import { CachedInstruction, type InstructionKey, wordOf } from './cached-instruction.js';
 import { type CodeMapping, CodeMappings } from './code-mapping.js';
 import { CodePages } from './code-pages.js';
 
@@ -84,9 +84,9 @@ export class InstructionCache {
   frame: number = NO_FRAME;
   /** Guarded frame that holds the rest of it, for HIT. */
   spillFrame: number = NO_FRAME;
-  /** Low half of the linear address of the instruction that was last looked for. */
+  /** Low half of the linear address of the instruction that was last looked for, signed. */
   linearLow = 0;
-  /** High half of it. */
+  /** High half of it, signed. */
   linearHigh = 0;
 
   /** @param guard the TOCTOU rule: whether instructions are cached at all */
@@ -123,13 +123,13 @@ export class InstructionCache {
     this.frame = NO_FRAME;
     this.spillFrame = NO_FRAME;
     const bitness = bitnessOf(registers);
-    const low = bitness === 64 ? registers[RIP]! : (registers[RIP]! + registers[CS_BASE]!) >>> 0;
-    const high = bitness === 64 ? registers[RIP + 1]! : 0;
+    const low = bitness === 64 ? registers[RIP]! | 0 : (registers[RIP]! + registers[CS_BASE]!) | 0;
+    const high = bitness === 64 ? registers[RIP + 1]! | 0 : 0;
     this.linearLow = low;
     this.linearHigh = high;
-    const cr3Low = registers[CR3]!;
-    const cr3High = registers[CR3 + 1]!;
-    const kernel = bitness === 64 ? high >>> 31 !== 0 : vcpu.cpl !== 3;
+    const cr3Low = registers[CR3]! | 0;
+    const cr3High = registers[CR3 + 1]! | 0;
+    const kernel = bitness === 64 ? high < 0 : vcpu.cpl !== 3;
     const key = this.#key;
     key.low = low;
     key.high = high;
@@ -145,10 +145,7 @@ export class InstructionCache {
       if (cached.isFor(key)) {
         if (cached.frame === frame && this.#spillHolds(cached, cr3Low, cr3High)) {
           const { vcpuPaging } = this.#translator;
-          if (
-            this.#mappings !== undefined &&
-            !cached.isGuardedIn(rootAddress(vcpuPaging, cr3Low, cr3High), vcpuPaging)
-          ) {
+          if (this.#mappings !== undefined && !cached.isGuardedIn(cr3Low, cr3High, vcpuPaging)) {
             return this.#guardAlso(cached, vcpu, index);
           }
           this.#counters.cacheHits++;
@@ -188,7 +185,7 @@ export class InstructionCache {
       }
     }
     const added: CodeMapping[] = [];
-    const va = (BigInt(cached.high) << 32n) | BigInt(cached.low);
+    const va = wordOf(cached.high, cached.low);
     let stable = this.#guardCode(vcpu, index, va, frame, added);
     if (stable && pages === 2) {
       stable = this.#guardCode(vcpu, index, BigInt.asUintN(64, (va | 0xfffn) + 1n), spillFrame, added);
@@ -221,9 +218,8 @@ export class InstructionCache {
 
   /** Frame of the page that follows an address; {@link NO_FRAME} when it is not mapped. */
   #nextFrame(cr3Low: number, cr3High: number, low: number, high: number): number {
-    const next = (low | (PAGE_SIZE - 1)) + 1;
-    const nextLow = next >>> 0;
-    const status = this.#translator.walk(cr3Low, cr3High, nextLow, nextLow === 0 ? (high + 1) >>> 0 : high);
+    const nextLow = ((low | (PAGE_SIZE - 1)) + 1) | 0;
+    const status = this.#translator.walk(cr3Low, cr3High, nextLow, nextLow === 0 ? high + 1 : high);
     return status === Walk.OK ? Math.floor(this.#translator.gpa / PAGE_SIZE) : NO_FRAME;
   }
 
@@ -246,7 +242,7 @@ export class InstructionCache {
     const offset = key.low & (PAGE_SIZE - 1);
     const registers = vcpu.u32;
     const mappings: CodeMapping[] = [];
-    const va = (BigInt(key.high) << 32n) | BigInt(key.low);
+    const va = wordOf(key.high, key.low);
     let spillFrame: number = NO_FRAME;
     const release = (result: Fetch): Fetch => {
       this.#codePages.releaseUnused(frame);

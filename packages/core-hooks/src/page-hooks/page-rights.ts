@@ -2,6 +2,7 @@ import { Access, type Gfn } from '@introd/abi';
 import type { PageAccessCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import { FrameTable } from './frame-table.js';
+import type { PendingCommits } from './pending-commits.js';
 
 /** Rights of one frame: how many hooks restrict each access, and what the backend was told last. */
 class FrameRights {
@@ -30,12 +31,19 @@ export class PageRights {
   readonly #port: PageAccessCapability;
   readonly #counters: EngineCounters;
   readonly #onRefusal: (cause: unknown) => void;
+  readonly #pending: PendingCommits;
   readonly #frames = new FrameTable<FrameRights>();
   #refused: FrameRights[] = [];
   #unflushed = false;
 
-  constructor(port: PageAccessCapability, counters: EngineCounters, onRefusal: (cause: unknown) => void) {
+  constructor(
+    port: PageAccessCapability,
+    counters: EngineCounters,
+    pending: PendingCommits,
+    onRefusal: (cause: unknown) => void,
+  ) {
     this.#port = port;
+    this.#pending = pending;
     this.#counters = counters;
     this.#onRefusal = onRefusal;
   }
@@ -56,6 +64,8 @@ export class PageRights {
     } catch (cause) {
       count(rights, access, -1);
       this.#forgetUnused(rights);
+      // Whoever wanted it may try again before the next reply.
+      this.#pending.any = true;
       throw cause;
     }
   }
@@ -91,6 +101,7 @@ export class PageRights {
   /** Has the next {@link flush} reach the processors though no right changed: it empties what they remember of translations as well. */
   requestFlush(): void {
     this.#unflushed = true;
+    this.#pending.any = true;
   }
 
   /** Makes all changes since the last call effective. A refusal is reported and tried again at the next call. */
@@ -108,6 +119,7 @@ export class PageRights {
         this.#unflushed = false;
         this.#counters.rightsFlushes++;
       } catch (cause) {
+        this.#pending.any = true;
         this.#onRefusal(cause);
       }
     }
@@ -130,7 +142,7 @@ export class PageRights {
     if (wanted !== rights.told) {
       this.#port.setPageAccess(rights.frame, wanted);
       rights.told = wanted;
-      this.#unflushed = true;
+      this.requestFlush();
     }
     this.#forgetUnused(rights);
   }
@@ -142,6 +154,7 @@ export class PageRights {
       if (!this.#refused.includes(rights)) {
         this.#refused.push(rights);
       }
+      this.#pending.any = true;
       this.#onRefusal(cause);
     }
   }

@@ -1,4 +1,7 @@
-/** Whether a hook was removed, or a table is not needed any more, since the engine last committed: nearly every exit leaves nothing to do. */
+/**
+ * Whether there may be something to do before the next reply: rights to make effective, removed hooks to take out, an exit to switch off,
+ * something that the backend refused to try again. Whoever makes or leaves such work says so, so that the many exits without any ask once.
+ */
 export class PendingCommits {
   any = false;
 }

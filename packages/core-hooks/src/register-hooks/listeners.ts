@@ -47,7 +47,9 @@ export class Listeners<E> {
 
   /** Calls them until `isOver` says that the others need not be. */
   callUntil(event: E, isOver: (event: E) => boolean): void {
-    for (const listener of this.#list) {
+    const list = this.#list;
+    for (let at = 0; at < list.length; at++) {
+      const listener = list[at]!;
       if (!listener.removed) {
         this.counters.hookCalls++;
         try {

@@ -2,6 +2,7 @@ import type { Verdict } from '@introd/abi';
 import type { ExitsCapability } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import type { EngineProblemKind } from '../engine-problem.js';
+import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import { BreakpointHooks, VmcallHooks } from './call-hooks.js';
 import { CrHooks } from './cr-hooks.js';
 import { DescriptorTableHooks } from './descriptor-table-hooks.js';
@@ -15,6 +16,7 @@ import { XcrHooks } from './xcr-hooks.js';
 export interface RegisterHooksContext {
   readonly port: ExitsCapability;
   readonly counters: EngineCounters;
+  readonly pending: PendingCommits;
   readonly fallback: Verdict;
   report(kind: EngineProblemKind, message: string, cause?: unknown): void;
 }
@@ -36,7 +38,7 @@ export class RegisterHooks {
   constructor(context: RegisterHooksContext) {
     this.#context = context;
     const { counters, fallback } = context;
-    const switches = new ExitSwitches(context.port);
+    const switches = new ExitSwitches(context.port, context.pending);
     this.#switches = switches;
     const onThrow =
       (hook: string) =>

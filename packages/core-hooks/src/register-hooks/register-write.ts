@@ -45,6 +45,7 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
   readonly #onThrow: (cause: unknown) => Verdict;
   readonly #event: E;
   readonly #exitOf: (register: number) => SwitchedExit;
+  /** By number, signed. */
   readonly #registers = new Map<number, ExitListeners<E>>();
   #verdict: Verdict = Verdict.ALLOWED;
 
@@ -66,7 +67,8 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
   /** Calls `callback` before each write of a register from now on. @throws what the backend throws; nothing is set then */
   protected setHook(register: number, callback: (event: E) => void): RegisterHook {
     requireCallback(callback);
-    let listeners = this.#registers.get(register);
+    const key = register | 0;
+    let listeners = this.#registers.get(key);
     if (listeners === undefined) {
       listeners = new ExitListeners<E>(this.#switches, this.#exitOf(register), this.#counters, (cause) =>
         this.#judge(this.#onThrow(cause)),
@@ -81,7 +83,7 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
         hook.remove();
       }
     });
-    this.#registers.set(register, listeners);
+    this.#registers.set(key, listeners);
     return hook;
   }
 
@@ -93,10 +95,11 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
 
   /** @internal The verdict about the write that a VCPU stands at. */
   dispatch(vcpu: VcpuRecord, vcpuIndex: number): Verdict {
-    return this.judgeWrite(vcpu.u32[EXIT_REGISTER]!, vcpu, vcpuIndex);
+    // Numbers of MSRs reach beyond 31 bits.
+    return this.judgeWrite(vcpu.u32[EXIT_REGISTER]! | 0, vcpu, vcpuIndex);
   }
 
-  /** @internal Calls the hooks of a register. */
+  /** @internal Calls the hooks of a register, given by its number, signed. */
   protected judgeWrite(register: number, vcpu: VcpuRecord, vcpuIndex: number): Verdict {
     const listeners = this.#registers.get(register);
     this.#verdict = Verdict.ALLOWED;

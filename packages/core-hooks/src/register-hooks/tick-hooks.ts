@@ -1,3 +1,4 @@
+import type { VcpuRecord } from '@introd/abi';
 import { requireCallback } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { Listeners } from './listeners.js';
@@ -31,8 +32,8 @@ export class TickHooks {
   }
 
   /** @internal */
-  dispatch(time: number): void {
-    this.#event.time = time;
+  dispatch(record: VcpuRecord): void {
+    this.#event.time = record.exitTime;
     this.#listeners.call(this.#event);
   }
 

@@ -246,6 +246,7 @@ export class TranslationHooks implements EntryFollower {
 
   /** Gives a hook the way that the tables show, though not all of it could be guarded; that is tried again before each reply. */
   #takeUnguarded(hook: TranslationHook, cause: unknown): void {
+    this.#pending.any = true;
     if (!this.#incomplete.has(hook)) {
       this.#incomplete.add(hook);
       this.#context.report('rights', 'a page table on the way of a translation hook could not be guarded', cause);
@@ -341,6 +342,7 @@ export class TranslationHooks implements EntryFollower {
       try {
         this.#context.port.pause();
         this.#paused = true;
+        this.#pending.any = true;
       } catch (cause) {
         this.#context.report('backend', 'the backend refused to pause the guest', cause);
       }

@@ -142,6 +142,7 @@ export class WatchedEntries {
     if (!entry.uncertain) {
       entry.uncertain = true;
       this.#uncertain.push(entry);
+      this.#pending.any = true;
     }
   }
 
@@ -157,6 +158,7 @@ export class WatchedEntries {
     for (const entry of this.#uncertain) {
       if (this.#grants.writesTo(Math.floor(entry.gpa / 4096), NOBODY)) {
         open.push(entry);
+        this.#pending.any = true;
       } else {
         entry.uncertain = false;
         settled.push(entry);

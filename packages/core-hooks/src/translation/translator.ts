@@ -72,7 +72,7 @@ const SLOTS = 512;
 /** Slot of translations without tables, which are not remembered. */
 const UNTRANSLATED = SLOTS;
 /** First key of a slot that holds no finished walk; a page number of the low half has 20 bits, the mode above it 3. */
-const NO_WALK = 0xffff_ffff;
+const NO_WALK = -1;
 /** Where the mode stands in the first key. */
 const MODE_SHIFT = 20;
 /** Lowest number whose high half no physical address has. */
@@ -104,7 +104,7 @@ export class Translator {
   gpa = 0 as Gpa;
 
   // Parallel arrays over the slots: four words of key, one physical page, and per level a table and the entry read in it.
-  readonly #keys = new Uint32Array(SLOTS * 4).fill(NO_WALK);
+  readonly #keys = new Int32Array(SLOTS * 4).fill(NO_WALK);
   readonly #pageBases = new Float64Array(SLOTS);
   readonly #pageSizes = new Uint32Array(SLOTS + 1);
   readonly #depths = new Uint8Array(SLOTS + 1);
@@ -224,7 +224,7 @@ export class Translator {
   }
 
   /**
-   * The same on unsigned 32-bit halves, without allocating; the result is in the properties.
+   * The same on 32-bit halves, signed or not, without allocating; the result is in the properties.
    * @param paging default: the mode of the VCPU whose exit is handled, paging off included
    */
   walk(cr3Low: number, cr3High: number, vaLow: number, vaHigh: number, paging: Paging = this.vcpuPaging): Walk {
@@ -241,25 +241,26 @@ export class Translator {
       this.#slot = UNTRANSLATED;
       this.#depths[UNTRANSLATED] = 0;
       this.#pageSizes[UNTRANSLATED] = 0;
-      this.#lostTable = vaHigh >= BEYOND_PHYSICAL;
-      this.gpa = (this.#lostTable ? 0 : vaLow + vaHigh * 0x1_0000_0000) as Gpa;
+      this.#lostTable = vaHigh >>> 0 >= BEYOND_PHYSICAL;
+      this.gpa = (this.#lostTable ? 0 : (vaLow >>> 0) + vaHigh * 0x1_0000_0000) as Gpa;
       return this.#lostTable ? Walk.NO_MEMORY : Walk.OK;
     }
     return this.#walkRoot(paging, rootAddress(paging, cr3Low, 0) | 0, 0, vaLow, 0);
   }
 
   #walkRoot(paging: Paging, rootLow: number, rootHigh: number, vaLow: number, vaHigh: number): Walk {
+    const upper = vaHigh | 0;
     const vaPage = vaLow >>> 12;
     const first = vaPage | (paging << MODE_SHIFT);
     const second = rootLow >>> 5;
-    const mixed = Math.imul(vaPage ^ (vaHigh << 12) ^ Math.imul(second ^ (rootHigh << 20), 0x85eb_ca6b), 0x9e37_79b1);
+    const mixed = Math.imul(vaPage ^ (upper << 12) ^ Math.imul(second ^ (rootHigh << 20), 0x85eb_ca6b), 0x9e37_79b1);
     const slot = (mixed ^ (mixed >>> 15)) & (SLOTS - 1);
     this.#slot = slot;
     const keys = this.#keys;
     const key = slot * 4;
     if (
       keys[key] === first &&
-      keys[key + 1] === vaHigh &&
+      keys[key + 1] === upper &&
       keys[key + 2] === second &&
       keys[key + 3] === rootHigh &&
       (paging === Paging.BITS_32 ? this.#stillHolds32(slot) : this.#stillHolds(slot))
@@ -273,7 +274,7 @@ export class Translator {
     const status = this.#walkTables(slot, paging, (rootLow >>> 0) + rootHigh * 0x1_0000_0000, vaLow, vaHigh);
     if (status === Walk.OK) {
       keys[key] = first;
-      keys[key + 1] = vaHigh;
+      keys[key + 1] = upper;
       keys[key + 2] = second;
       keys[key + 3] = rootHigh;
     }
