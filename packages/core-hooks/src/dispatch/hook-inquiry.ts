@@ -348,13 +348,13 @@ export class HookInquiry {
       const end = Math.min(registers[limit]!, MAX_TABLE_LIMIT) + 1;
       for (let done = 0; done < end; ) {
         const sum = registers[base]! + done;
-        const low = sum >>> 0;
-        const high = sum > 0xffff_ffff ? (registers[base + 1]! + 1) >>> 0 : registers[base + 1]!;
-        const size = Math.min(end - done, PAGE_SIZE - (low & OFFSET_MASK));
-        const gpa = this.#resolve(this.vcpu, low, high);
-        if (gpa >= 0 && Math.floor(gpa / PAGE_SIZE) === exitFrame) {
-          this.#askPage(low, high, gpa, size, Access.READ);
-          this.#structureHidden ||= overlay.touches(gpa, size);
+        const low = sum | 0;
+        const high = (registers[base + 1]! + (sum > 0xffff_ffff ? 1 : 0)) | 0;
+        const offset = low & OFFSET_MASK;
+        const size = Math.min(end - done, PAGE_SIZE - offset);
+        if (this.#frameOf(low, high) === exitFrame) {
+          this.#askPage(low, high, exitFrame, offset, size, Access.READ);
+          this.#structureHidden ||= overlay.touches(exitFrame * PAGE_SIZE + offset, size);
         }
         done += size;
       }
