@@ -143,6 +143,8 @@ export class Engine {
   #closed = false;
   /** Whether an exit is being handled. */
   #handling = false;
+  /** Whether the last wait for an exit failed. */
+  #waitFailed = false;
 
   /**
    * @param port the guest; the engine closes it
@@ -174,7 +176,9 @@ export class Engine {
       this.#report('rights', 'the backend refused a change of page rights', cause),
     );
     const pageHooks = new PageHooks(this.#rights, this.#pending);
-    const grants = new Grants(port, records.slice(0, port.vcpuCount));
+    const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
+      this.#report(kind, message, cause);
+    const grants = new Grants({ port, report }, records.slice(0, port.vcpuCount));
     this.#cache = new InstructionCache(
       this.#pages,
       this.translator,
@@ -196,8 +200,6 @@ export class Engine {
       isWriteHooked: (frame) => pageHooks.watchesWrites(frame),
       flushInstructions: () => this.#cache.flush({}),
     });
-    const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
-      this.#report(kind, message, cause);
     this.#registerHooks = new RegisterHooks({
       port,
       counters,
@@ -219,7 +221,7 @@ export class Engine {
       rep: new RepIterations(port, port.vcpuCount),
       outcome: this.lastExit,
       overlay,
-      plan: new StorePlan(port, this.#pages, this.translator, overlay, vectors),
+      plan: new StorePlan({ port, pages: this.#pages, translator: this.translator, overlay, vectors, report }),
       vectors,
       counters,
       ledger: options.ledger,
@@ -342,7 +344,9 @@ export class Engine {
    * Waits for one exit, handles it and replies.
    * @param timeoutMs at most this long, as `next` of the port counts it
    * @returns `idle` when there was none; `shutdown` when the guest stopped for good, see {@link shutdownReason}
-   * @throws CoreHooksError ERR_CORE_HOOKS_CLOSED; ERR_CORE_HOOKS_REENTERED from inside a callback; what the port's `next` throws
+   * @throws CoreHooksError ERR_CORE_HOOKS_CLOSED; ERR_CORE_HOOKS_REENTERED from inside a callback; what the port's `next` throws the second
+   *   time in a row. The first is reported, for it may have been a passing fault; a backend that is gone must not look like a guest that does
+   *   nothing.
    */
   step(timeoutMs: number): StepResult {
     if (this.#closed) {
@@ -357,7 +361,7 @@ export class Engine {
       return 'shutdown';
     }
     this.#commit();
-    const index = this.port.next(timeoutMs);
+    const index = this.#next(timeoutMs);
     if (index === NO_EXIT) {
       return 'idle';
     }
@@ -412,21 +416,20 @@ export class Engine {
     this.#reply(record, index, verdict);
   }
 
-  /** Removes all hooks, gives every page its rights back, and closes the port. A second call does nothing. */
+  /**
+   * Removes all hooks, gives every page its rights back, and closes the port. Does not throw: what the backend refuses is reported and tried
+   * once more. A second call does nothing.
+   */
   close(): void {
     if (this.#closed) {
       return;
     }
     this.#closed = true;
     this.integrity.clear();
-    this.#removeDetours();
+    this.#tryTwice('backend', 'a detour could not be taken back', () => this.#removeDetours());
     this.cloaks.clear();
     this.#registerHooks.close();
-    try {
-      this.#context.rep.close();
-    } catch (cause) {
-      this.#report('backend', 'switching an exit off failed', cause);
-    }
+    this.#tryTwice('backend', 'switching an exit off failed', () => this.#context.rep.close());
     this.#cache.clear();
     this.hooks.regions.clear();
     this.hooks.virtual.clear();
@@ -439,7 +442,35 @@ export class Engine {
     }
     this.translator.clear();
     this.#pages.clear();
-    this.port.close();
+    this.#tryTwice('backend', 'the backend refused to close', () => this.port.close());
+  }
+
+  /** What failed once may have been a passing fault; what fails twice is left as it is. */
+  #tryTwice(kind: EngineProblemKind, message: string, action: () => void): void {
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      try {
+        action();
+        return;
+      } catch (cause) {
+        this.#report(kind, message, cause);
+      }
+    }
+  }
+
+  /** Waits for an exit. */
+  #next(timeoutMs: number): number {
+    try {
+      const index = this.port.next(timeoutMs);
+      this.#waitFailed = false;
+      return index;
+    } catch (cause) {
+      if (this.#waitFailed) {
+        throw cause;
+      }
+      this.#waitFailed = true;
+      this.#report('backend', 'the backend refused to wait for an exit', cause);
+      return NO_EXIT;
+    }
   }
 
   /** Sets the paging modes that translations go by during this exit. */
@@ -465,13 +496,9 @@ export class Engine {
     if (this.detours.all.length === 0) {
       return;
     }
-    try {
-      this.detours.disableAll();
-      if (this.threadSafety.check({ mode: 'check', only: ['detours'] }).status === 'safe') {
-        this.detours.removeAll();
-      }
-    } catch (cause) {
-      this.#report('backend', 'a detour could not be taken back', cause);
+    this.detours.disableAll();
+    if (this.threadSafety.check({ mode: 'check', only: ['detours'] }).status === 'safe') {
+      this.detours.removeAll();
     }
   }
 
@@ -496,9 +523,14 @@ export class Engine {
       return;
     }
     pending.any = false;
-    this.hooks.translation.settle();
-    this.hooks.virtual.settle();
-    this.cloaks.settle();
+    try {
+      this.hooks.translation.settle();
+      this.hooks.virtual.settle();
+      this.cloaks.settle();
+    } catch (cause) {
+      // What is left is tried again at the next exit.
+      this.#report('backend', 'trying again what the backend refused failed', cause);
+    }
     this.#commitRemovals();
     this.#rights.flush();
     this.hooks.translation.resume();
@@ -551,6 +583,8 @@ export class Engine {
 
   #report(kind: EngineProblemKind, message: string, cause?: unknown): void {
     this.counters.problems++;
+    // What failed may have left something to be tried again before the reply.
+    this.#pending.any = true;
     const problem: EngineProblem = {
       kind,
       message,

@@ -16,6 +16,8 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_DETOUR'
   /** A paging mode that there is not. */
   | 'ERR_CORE_HOOKS_PAGING_MODE'
+  /** A frame that was RAM is none any more. */
+  | 'ERR_CORE_HOOKS_NO_MEMORY'
   /** A backend's VCPU record has a layout of another version. */
   | 'ERR_CORE_HOOKS_RECORD_VERSION'
   /** A callback wanted the next exit while its own is being handled. */

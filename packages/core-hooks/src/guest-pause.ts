@@ -8,24 +8,33 @@ export interface PauseContext {
 }
 
 /**
- * Does something while every VCPU stands still. Pauses nest.
+ * Does something while every VCPU stands still. Nothing is asked of the backend when they do already, so what has begun inside of another
+ * pause cannot be left half done by a pause that the backend refuses.
  * @throws what the backend throws when it cannot stop the guest, and nothing is done then; what `action` throws
  */
-export function whilePaused<T>({ port, report }: PauseContext, action: () => T): T {
+export function whilePaused<T>(context: PauseContext, action: () => T): T {
+  const { port } = context;
+  if (port.pauseCount > 0) {
+    return action();
+  }
   port.pause();
   try {
     return action();
   } finally {
+    resumeGuest(context);
+  }
+}
+
+/** Takes one pause back. A refusal is reported, and it is tried once more: a guest must not be left standing. */
+export function resumeGuest({ port, report }: PauseContext): void {
+  try {
+    port.resume();
+  } catch (cause) {
+    report('backend', 'the backend refused to resume the guest', cause);
     try {
       port.resume();
-    } catch (cause) {
-      report('backend', 'the backend refused to resume the guest', cause);
-      try {
-        // A guest must not be left standing.
-        port.resume();
-      } catch (again) {
-        report('backend', 'the backend refused twice to resume the guest', again);
-      }
+    } catch (again) {
+      report('backend', 'the backend refused twice to resume the guest', again);
     }
   }
 }

@@ -1,5 +1,7 @@
-import { type Cr3, type Gva, u32Index, type VcpuRecord } from '@introd/abi';
+import type { Cr3, Gva, VcpuRecord } from '@introd/abi';
 import { RegisterGroup, type RegistersCapability } from '@introd/glue';
+import { storeRegisters } from '../dispatch/store-registers.js';
+import type { EngineProblemKind } from '../engine-problem.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
 import type { ArgumentLocation } from './descriptor.js';
 import type { Detour } from './detour.js';
@@ -23,7 +25,6 @@ const REGISTERS = [
   'r14',
   'r15',
 ] as const;
-const RIP = u32Index('rip');
 
 /** The calling conventions of kernel code: four registers and the stack slots above the shadow space, or the stack. */
 const DEFAULT_ARGUMENTS: Readonly<Record<32 | 64, readonly ArgumentLocation[]>> = {
@@ -51,6 +52,7 @@ type Outcome = 'continue' | 'disable' | 'remove-and-restart';
 /** What a {@link DetourCall} needs of the engine. */
 export interface CallContext {
   readonly port: RegistersCapability;
+  report(kind: EngineProblemKind, message: string, cause?: unknown): void;
   readonly memory: Pick<GuestMemory, 'readVirtual' | 'safeWrite'>;
 }
 
@@ -114,8 +116,9 @@ export class DetourCall {
 
   /**
    * Changes an argument, for the function and for the rest of the handler.
-   * @returns false, and nothing is changed, when the function has none of that number, or its stack must not be written by the kernel
-   * @throws what the backend throws
+   * @returns false, and nothing is changed, when the function has none of that number, its stack must not be written by the kernel, or the
+   *   backend refuses the register
+   * @throws what the backend throws when it refuses to write to the stack
    */
   setArgument(index: number, value: bigint): boolean {
     const location = index < MAX_ARGUMENTS ? this.#locations[index] : undefined;
@@ -124,10 +127,7 @@ export class DetourCall {
     }
     if ('register' in location) {
       const name = this.#registerOf(location.register);
-      if (name !== undefined) {
-        this.#setRegister(name, value);
-      }
-      return name !== undefined;
+      return name !== undefined && this.#setRegister(name, value);
     }
     const va = this.#stackSlot(location.stack);
     if (va === undefined) {
@@ -141,10 +141,10 @@ export class DetourCall {
 
   /**
    * Answers the handler, which must be written to look at it: in RAX after an INT3, in RSI after a VMCALL.
-   * @throws what the backend throws
+   * @returns false, and nothing is changed, when the backend refuses the register
    */
-  setReturnValue(value: bigint): void {
-    this.#setRegister(this.detour.hypercallKind === 'vmcall' ? 'rsi' : 'rax', value);
+  setReturnValue(value: bigint): boolean {
+    return this.#setRegister(this.detour.hypercallKind === 'vmcall' ? 'rsi' : 'rax', value);
   }
 
   /** The handler goes on so many bytes behind the hypercall: how it is made to take its other way (deny the call, return). */
@@ -162,21 +162,23 @@ export class DetourCall {
     this.outcome = 'remove-and-restart';
   }
 
-  /** @internal Puts RIP somewhere else. @throws what the backend throws */
-  jump(va: bigint): void {
-    const registers = this.vcpu.u32;
-    registers[RIP] = Number(BigInt.asUintN(32, va));
-    registers[RIP + 1] = Number(BigInt.asUintN(32, va >> 32n));
-    this.#context.port.storeRegisters(this.vcpuIndex, RegisterGroup.GENERAL);
+  /** @internal Puts RIP somewhere else. @returns false, and it is where it was, when the backend refuses that */
+  jump(va: bigint): boolean {
+    return this.#setRegister('rip', va);
   }
 
   #registerOf(number: number): (typeof REGISTERS)[number] | undefined {
     return number < (this.#bitness === 64 ? 16 : 8) ? REGISTERS[number] : undefined;
   }
 
-  #setRegister(name: (typeof REGISTERS)[number], value: bigint): void {
+  #setRegister(name: (typeof REGISTERS)[number] | 'rip', value: bigint): boolean {
+    const before = this.vcpu.get(name);
     this.vcpu.set(name, BigInt.asUintN(this.#bitness, value));
-    this.#context.port.storeRegisters(this.vcpuIndex, RegisterGroup.GENERAL);
+    const stored = storeRegisters(this.#context, this.vcpuIndex, RegisterGroup.GENERAL);
+    if (!stored) {
+      this.vcpu.set(name, before);
+    }
+    return stored;
   }
 
   #stackSlot(slot: number): Gva | undefined {

@@ -21,6 +21,8 @@ export interface DetourParts {
   readonly relocatedAt: number;
   readonly handlerCloak: Cloak;
   readonly functionCloak: Cloak;
+  /** Does something while every VCPU stands still, or throws what `pause` throws before anything is done. */
+  readonly whilePaused: (action: () => void) => void;
   /** Takes the detour out of its list, and gives its memory back. */
   readonly release: (detour: Detour) => void;
 }
@@ -123,9 +125,11 @@ export class Detour {
    */
   disable(): void {
     if (!this.#removed) {
-      this.#parts.functionCloak.remove({ restore: true });
-      this.#branch = false;
-      this.setEnabled(false);
+      this.#parts.whilePaused(() => {
+        this.#parts.functionCloak.remove({ restore: true });
+        this.#branch = false;
+        this.setEnabled(false);
+      });
     }
   }
 
@@ -136,10 +140,12 @@ export class Detour {
    */
   remove(): void {
     if (!this.#removed) {
-      this.disable();
-      this.#parts.handlerCloak.remove({ restore: true });
-      this.#removed = true;
-      this.#parts.release(this);
+      this.#parts.whilePaused(() => {
+        this.disable();
+        this.#parts.handlerCloak.remove({ restore: true });
+        this.#removed = true;
+        this.#parts.release(this);
+      });
     }
   }
 

@@ -136,13 +136,15 @@ export class Detours {
 
   /**
    * Switches the hypercalls of all detours by options: on while one of `enable` is on and none of `disable`. Holds for those set later too.
-   * @throws what `pause` throws
+   * @throws what `pause` throws; nothing is switched then
    */
   applyOptions(options: bigint): void {
-    this.#options = options;
-    for (const detour of this.#detours.values()) {
-      this.#applyOptionsTo(detour);
-    }
+    whilePaused(this.#context, () => {
+      this.#options = options;
+      for (const detour of this.#detours.values()) {
+        this.#applyOptionsTo(detour);
+      }
+    });
   }
 
   /** The detours that are set. */
@@ -285,6 +287,7 @@ export class Detours {
         relocatedAt: relocationOffset(handler),
         handlerCloak,
         functionCloak,
+        whilePaused: (action) => whilePaused(this.#context, action),
         release: (one) => this.#release(one),
       });
       this.#detours.set(detour.name, detour);

@@ -104,12 +104,10 @@ export class HandlerCalls {
       detour.disable();
     }
     if (call.outcome === 'remove-and-restart') {
-      call.jump(detour.function);
-      return 'stay';
+      return call.jump(detour.function) ? 'stay' : 'skip';
     }
     if (call.skipped !== 0 && detour.hypercall !== undefined) {
-      call.jump(detour.hypercall + BigInt(HYPERCALLS[kind].on.length + call.skipped));
-      return 'stay';
+      return call.jump(detour.hypercall + BigInt(HYPERCALLS[kind].on.length + call.skipped)) ? 'stay' : 'skip';
     }
     return 'skip';
   }

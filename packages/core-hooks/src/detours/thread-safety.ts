@@ -1,5 +1,6 @@
 import { type Gva, PAGE_SIZE, type VcpuRecord } from '@introd/abi';
 import { RegisterGroup, type RegistersCapability } from '@introd/glue';
+import { storeRegisters } from '../dispatch/store-registers.js';
 import { type PauseContext, whilePaused } from '../guest-pause.js';
 import type { RunningThread, StackRange, ThreadStates } from '../guest-system/thread-states.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
@@ -134,9 +135,14 @@ class ThreadPass {
   #checkRunning(vcpu: VcpuRecord, index: number): void {
     const moved = this.#look(vcpu.rip);
     if (moved !== undefined) {
+      const { rip } = vcpu;
       vcpu.set('rip', moved);
-      this.#context.port.storeRegisters(index, RegisterGroup.GENERAL);
-      this.#findings.moved++;
+      if (storeRegisters(this.#context, index, RegisterGroup.GENERAL)) {
+        this.#findings.moved++;
+      } else {
+        vcpu.set('rip', rip);
+        this.#findings.incomplete = true;
+      }
     }
     const thread = this.#states.running(vcpu);
     if (thread === undefined) {

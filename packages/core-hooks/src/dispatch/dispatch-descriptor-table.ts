@@ -6,6 +6,7 @@ import type { DescriptorTableEvent, DescriptorTableHooks } from '../register-hoo
 import type { EptContext } from './ept-context.js';
 import { type ExitConclusion, Undecided } from './exit-conclusion.js';
 import type { HookInquiry } from './hook-inquiry.js';
+import { storeRegisters } from './store-registers.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
 const CR4 = u32Index('cr4');
@@ -121,7 +122,7 @@ export class DescriptorTableDispatcher {
     }
     vcpu.set(interrupts ? 'idtBase' : 'gdtBase', event.newBase);
     vcpu.set32(interrupts ? 'idtLimit' : 'gdtLimit', event.newLimit);
-    this.#context.port.storeRegisters(index, RegisterGroup.SEGMENTS);
+    storeRegisters(this.#context, index, RegisterGroup.SEGMENTS);
     this.#context.outcome.reason = 'emulated';
     return Verdict.NOT_ALLOWED;
   }

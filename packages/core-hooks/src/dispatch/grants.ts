@@ -1,5 +1,6 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
-import { type PauseCapability, RegisterGroup, type RegistersCapability } from '@introd/glue';
+import { RegisterGroup, type RegistersCapability } from '@introd/glue';
+import { type PauseContext, whilePaused } from '../guest-pause.js';
 
 const RIP = u32Index('rip');
 
@@ -7,6 +8,11 @@ const RIP = u32Index('rip');
 export const NO_FRAME = -1;
 /** Stands for no VCPU, so that all are looked at. */
 export const NOBODY = -1;
+
+/** What {@link Grants} needs of the engine. */
+export interface GrantsContext extends PauseContext {
+  readonly port: PauseContext['port'] & RegistersCapability;
+}
 
 /** Frames noted for each VCPU: two that the instruction lies on, two that it may write to. */
 const FRAMES = 4;
@@ -17,15 +23,15 @@ const FRAMES = 4;
  * not be relied on.
  */
 export class Grants {
-  readonly #port: RegistersCapability & PauseCapability;
+  readonly #context: GrantsContext;
   readonly #records: readonly VcpuRecord[];
   readonly #frames: Float64Array;
   readonly #ripLow: Uint32Array;
   readonly #ripHigh: Uint32Array;
   readonly #open: Uint8Array;
 
-  constructor(port: RegistersCapability & PauseCapability, records: readonly VcpuRecord[]) {
-    this.#port = port;
+  constructor(context: GrantsContext, records: readonly VcpuRecord[]) {
+    this.#context = context;
     this.#records = records;
     this.#frames = new Float64Array(records.length * FRAMES).fill(NO_FRAME);
     this.#ripLow = new Uint32Array(records.length);
@@ -79,13 +85,14 @@ export class Grants {
     return false;
   }
 
-  /** Looks where the VCPU is now; a granted instruction is over when it is not there any more. */
+  /** Looks where the VCPU is now; a granted instruction is over when it is not there any more. It is not while nobody can tell. */
   #isOver(other: number): boolean {
-    this.#port.pause();
+    const { port } = this.#context;
     try {
-      this.#port.fetchRegisters(other, RegisterGroup.GENERAL);
-    } finally {
-      this.#port.resume();
+      whilePaused(this.#context, () => port.fetchRegisters(other, RegisterGroup.GENERAL));
+    } catch (cause) {
+      this.#context.report('backend', 'the backend refused to tell where a VCPU is', cause);
+      return false;
     }
     const registers = this.#records[other]!.u32;
     if (registers[RIP] === this.#ripLow[other] && registers[RIP + 1] === this.#ripHigh[other]) {

@@ -591,7 +591,13 @@ export class HookInquiry {
       return undefined;
     }
     const { plan } = this.#context;
-    plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
+    try {
+      plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
+    } catch (cause) {
+      // A value that cannot be told is no failure of the callback that asks for it.
+      this.#context.report('backend', 'the memory of a store could not be read', cause);
+      return undefined;
+    }
     return plan.newBytes(event.gpa, event.size);
   }
 }

@@ -1,11 +1,13 @@
-import { type Gpa, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
+import { type Gpa, hex64, PAGE_SIZE, u32Index, type VcpuRecord } from '@introd/abi';
 import { type FullPort, RegisterGroup } from '@introd/glue';
 import { type AccessList, type DecodedInstruction, SourceKind, StoreEffect, writtenValue } from '@introd/x86';
+import { CoreHooksError } from '../error.js';
 import type { PageCache } from '../translation/page-cache.js';
 import { type Translator, Walk } from '../translation/translator.js';
 import { ACCESSED, DIRTY, loadEntry, oldLowAt, storeByte, storeOperand } from './page-table-entry.js';
 import { PageTableWrite } from './page-table-write.js';
 import type { ReadOverlay } from './read-overlay.js';
+import { type StoreRegistersContext, storeRegisters } from './store-registers.js';
 import { Marks, markTables } from './table-marks.js';
 import type { VectorState } from './vector-state.js';
 
@@ -33,11 +35,21 @@ const MAX_STORE = 64;
 /** Translates an address of the instruction at hand; -1 when it is not mapped. */
 export type Resolve = (vcpu: VcpuRecord, low: number, high: number) => number;
 
+/** What a {@link StorePlan} needs of the engine. */
+export interface StorePlanContext extends StoreRegistersContext {
+  readonly port: FullPort;
+  readonly pages: PageCache;
+  readonly translator: Translator;
+  readonly overlay: ReadOverlay;
+  readonly vectors: VectorState;
+}
+
 /**
  * The store of one instruction, decided before it happens: what it will write, who shall write it, and the commit. Made once and
  * used for every exit.
  */
 export class StorePlan {
+  readonly #context: StorePlanContext;
   readonly #port: FullPort;
   readonly #pages: PageCache;
   readonly #translator: Translator;
@@ -81,12 +93,13 @@ export class StorePlan {
   #glaLow = 0;
   #glaHigh = 0;
 
-  constructor(port: FullPort, pages: PageCache, translator: Translator, overlay: ReadOverlay, vectors: VectorState) {
-    this.#overlay = overlay;
-    this.#port = port;
-    this.#vectors = vectors;
-    this.#pages = pages;
-    this.#translator = translator;
+  constructor(context: StorePlanContext) {
+    this.#context = context;
+    this.#overlay = context.overlay;
+    this.#port = context.port;
+    this.#vectors = context.vectors;
+    this.#pages = context.pages;
+    this.#translator = context.translator;
   }
 
   /** Forgets the last instruction. */
@@ -98,7 +111,10 @@ export class StorePlan {
     this.#entry = -1;
   }
 
-  /** Plans the store of an instruction. Does nothing when that was done since {@link reset}. */
+  /**
+   * Plans the store of an instruction. Does nothing when that was done since {@link reset}.
+   * @throws CoreHooksError ERR_CORE_HOOKS_NO_MEMORY when the hooked page that it goes to is no RAM any more; what the backend throws
+   */
   prepare(instruction: DecodedInstruction, vcpu: VcpuRecord, list: AccessList, resolve: Resolve): void {
     if (this.kind !== Plan.NONE) {
       return;
@@ -156,14 +172,17 @@ export class StorePlan {
     return true;
   }
 
-  /** Fills {@link write} with the entry at `gpa`, a multiple of 8 that the store touches, unless it holds it. */
+  /**
+   * Fills {@link write} with the entry at `gpa`, a multiple of 8 that the store touches, unless it holds it.
+   * @throws CoreHooksError ERR_CORE_HOOKS_NO_MEMORY
+   */
   selectEntry(gpa: number): void {
     if (this.#entry === gpa) {
       return;
     }
     this.nativeReplaced ||= this.write.replaced;
-    this.#entry = gpa;
     this.#loadSlot(gpa);
+    this.#entry = gpa;
     const write = this.write;
     write.newLow = write.oldLow;
     write.newHigh = write.oldHigh;
@@ -245,7 +264,7 @@ export class StorePlan {
     }
     if (done) {
       this.#effect.commit(vcpu);
-      this.#port.storeRegisters(index, RegisterGroup.GENERAL);
+      storeRegisters(this.#context, index, RegisterGroup.GENERAL);
     }
     return done;
   }
@@ -277,7 +296,7 @@ export class StorePlan {
       return false;
     }
     this.#effect.commitDenied(vcpu);
-    this.#port.storeRegisters(index, RegisterGroup.GENERAL);
+    storeRegisters(this.#context, index, RegisterGroup.GENERAL);
     return true;
   }
 
@@ -409,9 +428,17 @@ export class StorePlan {
       : -1;
   }
 
-  /** Puts the 8 bytes at `gpa` as they are now into {@link write}. */
+  /**
+   * Puts the 8 bytes at `gpa`, on a hooked page, as they are now into {@link write}.
+   * @throws CoreHooksError ERR_CORE_HOOKS_NO_MEMORY
+   */
   #loadSlot(gpa: number): void {
-    const words = this.#pages.get(Math.floor(gpa / PAGE_SIZE))!.words;
+    const words = this.#pages.get(Math.floor(gpa / PAGE_SIZE))?.words;
+    if (words === undefined) {
+      throw new CoreHooksError('ERR_CORE_HOOKS_NO_MEMORY', 'a hooked frame is no RAM any more', {
+        address: hex64(gpa),
+      });
+    }
     const index = (gpa % PAGE_SIZE) >> 2;
     loadEntry(this.write, gpa, words[index]!, words[index + 1]!);
   }

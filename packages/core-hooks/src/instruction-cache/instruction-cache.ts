@@ -186,17 +186,21 @@ export class InstructionCache {
     }
     const added: CodeMapping[] = [];
     const va = wordOf(cached.high, cached.low);
-    let stable = this.#guardCode(vcpu, index, va, frame, added);
-    if (stable && pages === 2) {
-      stable = this.#guardCode(vcpu, index, BigInt.asUintN(64, (va | 0xfffn) + 1n), spillFrame, added);
-    }
-    if (!stable) {
-      for (const mapping of added) {
+    let stable = false;
+    try {
+      stable =
+        this.#guardCode(vcpu, index, va, frame, added) &&
+        (pages === 1 || this.#guardCode(vcpu, index, BigInt.asUintN(64, (va | 0xfffn) + 1n), spillFrame, added));
+    } finally {
+      // Also when the backend refused.
+      for (const mapping of stable ? [] : added) {
         this.#mappings!.releaseUnused(mapping);
       }
-      if (mappings.length === 0) {
+      if (!stable && mappings.length === 0) {
         this.#drop(cached);
       }
+    }
+    if (!stable) {
       return Fetch.CHANGING;
     }
     for (const mapping of added) {
@@ -244,36 +248,37 @@ export class InstructionCache {
     const mappings: CodeMapping[] = [];
     const va = wordOf(key.high, key.low);
     let spillFrame: number = NO_FRAME;
-    const release = (result: Fetch): Fetch => {
+    try {
+      if (!this.#guardCode(vcpu, index, va, frame, mappings)) {
+        return Fetch.CHANGING;
+      }
+      let changing = false;
+      const decoded = this.#decode(vcpu, frame, () => {
+        spillFrame = this.#nextFrame(registers[CR3]!, registers[CR3 + 1]!, key.low, key.high);
+        const next = BigInt.asUintN(64, va - BigInt(offset) + BigInt(PAGE_SIZE));
+        changing = spillFrame !== NO_FRAME && !this.#guardCode(vcpu, index, next, spillFrame, mappings);
+        return changing ? NO_FRAME : spillFrame;
+      });
+      if (!(decoded instanceof DecodedInstruction)) {
+        return changing ? Fetch.CHANGING : decoded;
+      }
+      this.instruction = decoded;
+      let spill: number = NO_FRAME;
+      if (offset + decoded.length > PAGE_SIZE) {
+        spill = spillFrame;
+      }
+      this.#add(decoded, frame, spill, mappings.slice(0, spill === NO_FRAME ? 1 : 2), bucket);
+      // What was executed up to now may have been what a processor remembered of other tables.
+      this.#hooks.requestFlush();
+      return Fetch.ADDED;
+    } finally {
+      // Whatever came of it, and whatever the backend refused: what was guarded for nothing is given back.
       this.#codePages.releaseUnused(frame);
       this.#codePages.releaseUnused(spillFrame);
       for (const mapping of mappings) {
         this.#mappings!.releaseUnused(mapping);
       }
-      return result;
-    };
-    if (!this.#guardCode(vcpu, index, va, frame, mappings)) {
-      return release(Fetch.CHANGING);
     }
-    let changing = false;
-    const decoded = this.#decode(vcpu, frame, () => {
-      spillFrame = this.#nextFrame(registers[CR3]!, registers[CR3 + 1]!, key.low, key.high);
-      const next = BigInt.asUintN(64, va - BigInt(offset) + BigInt(PAGE_SIZE));
-      changing = spillFrame !== NO_FRAME && !this.#guardCode(vcpu, index, next, spillFrame, mappings);
-      return changing ? NO_FRAME : spillFrame;
-    });
-    if (!(decoded instanceof DecodedInstruction)) {
-      return release(changing ? Fetch.CHANGING : decoded);
-    }
-    this.instruction = decoded;
-    let spill: number = NO_FRAME;
-    if (offset + decoded.length > PAGE_SIZE) {
-      spill = spillFrame;
-    }
-    this.#add(decoded, frame, spill, mappings.slice(0, spill === NO_FRAME ? 1 : 2), bucket);
-    // What was executed up to now may have been what a processor remembered of other tables.
-    this.#hooks.requestFlush();
-    return release(Fetch.ADDED);
   }
 
   /**

@@ -199,7 +199,11 @@ export class IntegrityRegions {
       const regions = [...this.#regions];
       for (const region of regions) {
         if (!region.removed) {
-          this.#compare(region);
+          try {
+            this.#compare(region);
+          } catch (cause) {
+            this.#context.report('backend', `the integrity region at ${hex64(region.va)} could not be read`, cause);
+          }
         }
       }
     } finally {

@@ -1,9 +1,13 @@
-import { Access, type Gpa, type Gva, PAGE_SIZE } from '@introd/abi';
+import { Access, type Gpa, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
 import type { AccessEvent } from '../dispatch/access-event.js';
+import { CoreHooksError } from '../error.js';
 import type { PageHook } from '../page-hooks/page-hooks.js';
 import type { TranslationEvent } from '../translation-hooks/translation-event.js';
 import type { TranslationHook } from '../translation-hooks/translation-hook.js';
 import type { CloakContext } from './cloak.js';
+
+/** What failed once may have been a passing fault. */
+const WRITE_ATTEMPTS = 2;
 
 /** What a {@link CloakedPage} asks about the region that it is part of. */
 export interface CloakedBytes {
@@ -141,24 +145,33 @@ export class CloakedPage {
 
   /**
    * Writes this page's part of the region's bytes, if the page is mapped.
-   * @throws what the backend throws
+   * @throws CoreHooksError ERR_CORE_HOOKS_NO_MEMORY when the frame is no RAM any more; what it throws
    */
   store(region: Uint8Array): void {
     if (this.#armed !== undefined) {
       const bytes = region.subarray(this.offset, this.offset + this.length);
-      this.#context.memory.writePhysical(this.#armed.gpa, bytes);
+      if (!this.#context.memory.writePhysical(this.#armed.gpa, bytes)) {
+        throw new CoreHooksError('ERR_CORE_HOOKS_NO_MEMORY', 'the frame of a hidden page is no RAM any more', {
+          address: hex64(this.#armed.gpa),
+        });
+      }
     }
   }
 
-  /** The same. @returns false, after a report, when the backend refused */
+  /**
+   * The same where nothing can be taken back: what the backend refuses is reported, and tried once more.
+   * @returns false when it refused twice
+   */
   write(region: Uint8Array): boolean {
-    try {
-      this.store(region);
-      return true;
-    } catch (cause) {
-      this.#context.report('backend', 'the backend refused to write to a cloaked page', cause);
-      return false;
+    for (let attempt = 1; attempt <= WRITE_ATTEMPTS; attempt++) {
+      try {
+        this.store(region);
+        return true;
+      } catch (cause) {
+        this.#context.report('backend', 'the backend refused to write to a cloaked page', cause);
+      }
     }
+    return false;
   }
 
   /** Removes the hooks: read, write, translation. */

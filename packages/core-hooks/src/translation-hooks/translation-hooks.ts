@@ -3,6 +3,7 @@ import type { PauseCapability } from '@introd/glue';
 import { changesMapping } from '../dispatch/page-table-entry.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
+import { resumeGuest } from '../guest-pause.js';
 import { removeChain } from '../page-hooks/page-hooks.js';
 import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import type { EntryWriteEvent } from '../page-table-hooks/entry-write-event.js';
@@ -290,7 +291,12 @@ export class TranslationHooks implements EntryFollower {
   settle(): void {
     if (this.#entries.hasUncertain) {
       for (const entry of this.#entries.takeSettled()) {
-        this.#compare(entry);
+        try {
+          this.#compare(entry);
+        } catch (cause) {
+          this.#entries.doubt(entry);
+          this.#context.report('backend', 'a page-table entry could not be read', cause);
+        }
       }
     }
     if (this.#incomplete.size === 0) {
@@ -353,11 +359,7 @@ export class TranslationHooks implements EntryFollower {
   resume(): void {
     if (this.#paused) {
       this.#paused = false;
-      try {
-        this.#context.port.resume();
-      } catch (cause) {
-        this.#context.report('backend', 'the backend refused to resume the guest', cause);
-      }
+      resumeGuest(this.#context);
     }
   }
 
