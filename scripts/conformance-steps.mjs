@@ -187,7 +187,7 @@ export const LAYERS = [
       'A callback may remove itself or a sibling, or add a hook to the same tree.',
       'A callback may have its hook removed on return.',
       'Two PAE roots in one page are told apart.',
-      'The page size of an absent entry is that of its level.',
+      'The page size of an absent last-level entry is 4 KiB; while an upper one is absent there is none.',
       'Five levels.',
       'A missed change is found by a watchdog.',
       'After random writes every hook says what a walk says.',

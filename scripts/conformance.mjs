@@ -1,6 +1,6 @@
 // The conformance table docs/conformance.md, made from the results of a test run: which tests showed each step of an exit and each
 // property of the hook layers (scripts/conformance-steps.mjs).
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { LAYERS, NOT_APPLICABLE, STEPS } from './conformance-steps.mjs';
 import { root } from './prepare.mjs';
@@ -15,6 +15,21 @@ function parseTitle(title) {
   return { names, text: title.replaceAll(TAGS, '').trim() };
 }
 
+/** The test files that say what they show; the page is made from these alone. */
+export function conformanceTests() {
+  const folders = ['packages', 'apps'].flatMap((kind) =>
+    readdirSync(path.join(root, kind)).flatMap((name) =>
+      ['src', 'test'].map((part) => path.join(root, kind, name, part)),
+    ),
+  );
+  return folders
+    .filter((folder) => existsSync(folder))
+    .flatMap((folder) => readdirSync(folder, { recursive: true }).map((file) => path.join(folder, file)))
+    .filter((file) => file.endsWith('.test.ts') && parseTitle(readFileSync(file, 'utf8')).names.length > 0)
+    .map((file) => path.relative(root, file))
+    .sort();
+}
+
 /** Tests that passed, by the name that they show: file -> titles. */
 function collect(report) {
   const shown = new Map();
@@ -22,7 +37,8 @@ function collect(report) {
     const where = path.relative(root, suite.name).split(path.sep).join('/');
     for (const test of suite.assertionResults) {
       if (test.status !== 'passed') continue;
-      const { names, text } = parseTitle(test.title);
+      // What a test says begins with what it is about.
+      const { names, text } = parseTitle([...test.ancestorTitles, test.title].join(' '));
       for (const one of names) {
         const files = shown.get(one) ?? new Map();
         shown.set(one, files);
