@@ -165,7 +165,7 @@ breakpoint:
   ${phase(4)}
   ; memory whose changes are undone at a tick
   mov rax, ${KEPT}
-  ${'mov rbx, ' + va(AT.watched)}
+  mov rbx, ${va(AT.watched)}
   mov qword [rbx], ${EVIL}
   ; the time until then is spent halted, between interrupts of the timer
   ${wrmsr(APIC.spurious, 0x1ff)}
