@@ -69,6 +69,8 @@ const MAX_TORN_READS = 4;
 
 /** Walks remembered, a power of two; each at the place that its address and root choose. */
 const SLOTS = 512;
+/** Words kept of an entry, a power of two so that finding them is a shift. */
+const ENTRY_WORDS = 4;
 /** Slot of translations without tables, which are not remembered. */
 const UNTRANSLATED = SLOTS;
 /** First key of a slot that holds no finished walk; a page number of the low half has 20 bits, the mode above it 3. */
@@ -111,10 +113,8 @@ export class Translator {
   readonly #pagings = new Uint8Array(SLOTS + 1);
   readonly #tables: (Uint32Array | undefined)[] = Array.from({ length: SLOTS * MAX_LEVELS });
   readonly #tableFrames = new Float64Array(SLOTS * MAX_LEVELS);
-  /** Index of the entry's low word in its table. */
-  readonly #positions = new Uint16Array(SLOTS * MAX_LEVELS);
-  readonly #lows = new Uint32Array(SLOTS * MAX_LEVELS);
-  readonly #highs = new Uint32Array(SLOTS * MAX_LEVELS);
+  /** Of each entry the index of its low word in its table, the low word, and the high one. */
+  readonly #entries = new Uint32Array(SLOTS * MAX_LEVELS * ENTRY_WORDS);
   /** Slot of the last walk; it holds the walk's entries even when it found nothing. */
   #slot = 0;
   /** Whether the last walk ended at a table outside RAM. */
@@ -148,17 +148,17 @@ export class Translator {
   /** Where the entry of a level of the last walk lies, level 0 being the root. */
   entryGpa(level: number): Gpa {
     const at = this.#slot * MAX_LEVELS + level;
-    return (this.#tableFrames[at]! * 4096 + this.#positions[at]! * 4) as Gpa;
+    return (this.#tableFrames[at]! * 4096 + this.#entries[at * ENTRY_WORDS]! * 4) as Gpa;
   }
 
   /** Low half of the entry of a level of the last walk. */
   entryLow(level: number): number {
-    return this.#lows[this.#slot * MAX_LEVELS + level]!;
+    return this.#entries[(this.#slot * MAX_LEVELS + level) * ENTRY_WORDS + 1]!;
   }
 
   /** High half of it. */
   entryHigh(level: number): number {
-    return this.#highs[this.#slot * MAX_LEVELS + level]!;
+    return this.#entries[(this.#slot * MAX_LEVELS + level) * ENTRY_WORDS + 2]!;
   }
 
   /** Size in bytes of the entries that the last walk read. */
@@ -289,12 +289,14 @@ export class Translator {
 
   /** Whether every entry of a remembered walk still has the value that was read. */
   #stillHolds(slot: number): boolean {
+    const tables = this.#tables;
+    const entries = this.#entries;
     const first = slot * MAX_LEVELS;
     const end = first + this.#depths[slot]!;
-    for (let at = first; at < end; at++) {
-      const table = this.#tables[at]!;
-      const position = this.#positions[at]!;
-      if (table[position] !== this.#lows[at] || table[position + 1] !== this.#highs[at]) {
+    for (let at = first, word = first * ENTRY_WORDS; at < end; at++, word += ENTRY_WORDS) {
+      const table = tables[at]!;
+      const position = entries[word]!;
+      if (table[position] !== entries[word + 1] || table[position + 1] !== entries[word + 2]) {
         return false;
       }
     }
@@ -306,7 +308,8 @@ export class Translator {
     const first = slot * MAX_LEVELS;
     const end = first + this.#depths[slot]!;
     for (let at = first; at < end; at++) {
-      if (this.#tables[at]![this.#positions[at]!] !== this.#lows[at]) {
+      const word = at * ENTRY_WORDS;
+      if (this.#tables[at]![this.#entries[word]!] !== this.#entries[word + 1]) {
         return false;
       }
     }
@@ -349,9 +352,9 @@ export class Translator {
       const at = slot * MAX_LEVELS + depth;
       this.#tables[at] = words;
       this.#tableFrames[at] = frame;
-      this.#positions[at] = position;
-      this.#lows[at] = low;
-      this.#highs[at] = high;
+      this.#entries[at * ENTRY_WORDS] = position;
+      this.#entries[at * ENTRY_WORDS + 1] = low;
+      this.#entries[at * ENTRY_WORDS + 2] = high;
       this.#depths[slot] = depth + 1;
       if ((low & PRESENT) === 0) {
         if (level.last) {
