@@ -131,11 +131,14 @@ export class PageHook {
   }
 }
 
+/** The list that all who have no hooks share. */
+const NO_HOOKS: readonly PageHook[] = [];
+
 /** The hooks of one page by access, each list in calling order. Lists are replaced, never changed. */
 export class HookedPage {
-  reads: readonly PageHook[] = [];
-  writes: readonly PageHook[] = [];
-  executes: readonly PageHook[] = [];
+  reads = NO_HOOKS;
+  writes = NO_HOOKS;
+  executes = NO_HOOKS;
   constructor(readonly frame: Gfn) {}
 
   hooksOf(access: Access): readonly PageHook[] {
@@ -236,7 +239,11 @@ export class PageHooks {
     const hook = new PageHook(options, page, this, emulateWrites);
     const hooks = page.hooksOf(access);
     const normal = hook.priority === 'high' ? hooks.findIndex((other) => other.priority === 'normal') : -1;
-    page.replace(access, normal < 0 ? [...hooks, hook] : hooks.toSpliced(normal, 0, hook));
+    if (hooks.length === 0) {
+      page.replace(access, [hook]);
+    } else {
+      page.replace(access, normal < 0 ? [...hooks, hook] : hooks.toSpliced(normal, 0, hook));
+    }
     return hook;
   }
 
@@ -254,7 +261,12 @@ export class PageHooks {
   /** @internal */
   enqueueRemoval(hook: PageHook): void {
     this.#pending.any = true;
-    this.#removed.push(hook);
+    if (this.#removed.length === 0) {
+      // A list that is born with its one hook is much smaller than one that grows to it.
+      this.#removed = [hook];
+    } else {
+      this.#removed.push(hook);
+    }
   }
 
   /** @internal Takes removed hooks out of their pages and lifts the rights that only they restricted. */
@@ -267,11 +279,9 @@ export class PageHooks {
     for (const hook of removed) {
       const { page, access } = hook;
       const hooks = page.hooksOf(access);
-      if (hooks.includes(hook)) {
-        page.replace(
-          access,
-          hooks.filter((other) => other !== hook),
-        );
+      const at = hooks.indexOf(hook);
+      if (at >= 0) {
+        page.replace(access, hooks.length === 1 ? NO_HOOKS : hooks.toSpliced(at, 1));
         this.#rights.release(page.frame, access);
         if (page.isEmpty) {
           this.#pages.delete(page.frame);
