@@ -4,7 +4,7 @@ import type { ExitCause, ExitKind } from './exit.js';
 import { defineRecord, type FieldsOf, type FieldType } from './record-layout.js';
 
 /** Version of {@link VCPU_RECORD}; a backend writes it into each record when it opens, and the engine refuses another. */
-export const VCPU_RECORD_VERSION = 1;
+export const VCPU_RECORD_VERSION = 2;
 
 /** Number of bytes a reply can supply for one read. */
 export const REPLY_DATA_SIZE = 64;
@@ -79,6 +79,11 @@ export const VCPU_RECORD = defineRecord({
   pat: 'u64',
   tscAux: 'u64',
   apicBase: 'u64',
+  /** The PDPTE registers of PAE paging, which loads of CR3 fill from memory (SDM vol. 3A, 4.4.1); in other modes they mean nothing */
+  pdpte0: 'u64',
+  pdpte1: 'u64',
+  pdpte2: 'u64',
+  pdpte3: 'u64',
   gdtBase: 'u64',
   idtBase: 'u64',
   gdtLimit: 'u32',

@@ -46,6 +46,7 @@ import { SlackAllocator } from './slack/slack-allocator.js';
 import { GuestMemory } from './translation/guest-memory.js';
 import { PageCache } from './translation/page-cache.js';
 import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } from './translation/paging-mode.js';
+import { PdpteRegisters } from './translation/pdpte-registers.js';
 import { Translator } from './translation/translator.js';
 import { TranslationHooks } from './translation-hooks/translation-hooks.js';
 import { WatchedEntries } from './translation-hooks/watched-entries.js';
@@ -132,6 +133,7 @@ export class Engine {
   readonly #cache: InstructionCache;
   readonly #registerHooks: RegisterHooks;
   readonly #pages: PageCache;
+  readonly #pdptes: PdpteRegisters;
   readonly #pending = new PendingCommits();
   readonly #fallback: Verdict;
   readonly #stages: ReplyStage[] = [];
@@ -172,6 +174,7 @@ export class Engine {
     this.#fallback = options.fallback === 'block' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
     this.#pages = new PageCache(port);
     this.translator = new Translator(this.#pages);
+    this.#pdptes = new PdpteRegisters(port, this.#pages);
     this.#rights = new PageRights(port, counters, this.#pending, (cause) =>
       this.#report('rights', 'the backend refused a change of page rights', cause),
     );
@@ -486,6 +489,9 @@ export class Engine {
     }
     const paging = pagingOfRegisters(record.u32);
     translator.vcpuPaging = paging;
+    if (paging === Paging.PAE) {
+      this.#pdptes.follow(record, index);
+    }
     if (told === undefined && paging !== Paging.NONE) {
       translator.guestPaging = paging;
     }

@@ -87,7 +87,7 @@ export interface MapCapability {
 export const RegisterGroup = {
   /** RAX..R15, RIP, RFLAGS */
   GENERAL: 1,
-  /** CR0, CR2, CR3, CR4, CR8, XCR0, DR0..DR7, EFER and the other MSRs of the record */
+  /** CR0, CR2, CR3, CR4, CR8, the PDPTE registers, XCR0, DR0..DR7, EFER and the other MSRs of the record */
   CONTROL: 2,
   /** Segment registers, LDTR, TR, GDTR, IDTR */
   SEGMENTS: 4,

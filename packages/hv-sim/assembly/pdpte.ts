@@ -1,7 +1,6 @@
 // The PDPTE registers of PAE paging (SDM vol. 3A, 4.4.1): loaded with CR3, and not looked up again by the page walk.
 import { fault, raiseProtection } from './fault';
 import {
-  BLOCK_PDPTES,
   BLOCK_PDPTES_CR3,
   BLOCK_PDPTES_LOADED,
   EXIT_CAUSE_PAGE_WALK,
@@ -9,6 +8,7 @@ import {
   VCPU_CR3,
   VCPU_EXIT_GLA_VALID,
   VCPU_EXIT_INSTRUCTION_LENGTH,
+  VCPU_PDPTE0,
 } from './generated/layout';
 import { PAGING_PAE, pagingMode } from './mode';
 import { ACCESS_READ, clearBypassed, frameOf, hostOf, isGranted, voidPage } from './physical';
@@ -20,7 +20,7 @@ const PDPTES: u32 = 4;
 const TABLE_SIZE: u32 = 32;
 
 function take(cr3: u64, host: usize): void {
-  memory.copy(cpu + BLOCK_PDPTES, host, TABLE_SIZE);
+  memory.copy(cpu + VCPU_PDPTE0, host, TABLE_SIZE);
   store<u64>(cpu + BLOCK_PDPTES_CR3, cr3);
   store<u32>(cpu + BLOCK_PDPTES_LOADED, 1);
 }

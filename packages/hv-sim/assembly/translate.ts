@@ -2,12 +2,12 @@
 import { invalidateFrame } from './code-cache';
 import { fault, raisePageFault } from './fault';
 import {
-  BLOCK_PDPTES,
   EXIT_CAUSE_PAGE_WALK,
   VCPU_CR0,
   VCPU_CR3,
   VCPU_CR4,
   VCPU_EFER,
+  VCPU_PDPTE0,
   VCPU_RFLAGS,
 } from './generated/layout';
 import {
@@ -213,7 +213,7 @@ function walk(linear: u64, access: u32, size: u32, cause: u32, user: bool, smapO
     address &= 0xffff_ffff;
     if (pagingMode == PAGING_NONE) return reachPage(address, address, access, size, cause) ? hostOfPage(address) : 0;
     if (pagingMode == PAGING_32_BIT) return walk32(address, access, size, cause, user, smapOpen);
-    const root = load<u64>(cpu + BLOCK_PDPTES + ((usize(address) >> 30) << 3));
+    const root = load<u64>(cpu + VCPU_PDPTE0 + ((usize(address) >> 30) << 3));
     if (!(root & ENTRY_PRESENT)) return fail(address, access, user, 0);
     table = root & ENTRY_ADDRESS;
     level = 2;

@@ -40,11 +40,10 @@ export const VCPU_SIDE = defineRecord({
   /** Kind of code and of paging that the VCPU's TLBs are filled for: numbers of `CodeMode` and of assembly/mode.ts. */
   codeMode: 'u32',
   pagingMode: 'u32',
-  /** The PDPTE registers of PAE paging (SDM vol. 3A, 4.4.1), the CR3 they were loaded for, and 1 while they are loaded. */
+  /** 1 while the PDPTE registers of PAE paging are loaded, and the CR3 they were loaded for. */
   pdptesLoaded: 'u32',
   pdptesReserved: 'u32',
   pdptesCr3: 'u64',
-  pdptes: 'bytes:32',
   /** 1 when SMAP did not apply to the entries of the supervisor's TLB (EFLAGS.AC was set). */
   smapOpen: 'u32',
   /** Reply SINGLE_STEP: 0 none, 1 an instruction or event is to be completed, 2 it is and its exit is due. */

@@ -126,4 +126,39 @@ describe('an attack with a translation that only the processor remembers', () =>
     const twin = attackFromOtherSpace(false);
     expect([twin.passed, twin.stored, twin.asked > 1]).toEqual([false, true, true]);
   });
+
+  /** The same with the PDPTE registers, which only a write of CR3 loads: the table in memory leads somewhere else by then. */
+  function attackByRegisters(evil: boolean): Outcome {
+    const guest = new PagedGuest('pae');
+    const root = guest.way[0]!;
+    const [directory, table] = [0x10_0000, 0x10_1000];
+    guest.write(directory, BigInt(table) | 3n);
+    for (let page = 0; page < 512; page++) {
+      const frame = page * 4096 === WINDOW ? EVIL_FRAME : page * 4096;
+      guest.write(table + page * 8, BigInt(frame) | 3n);
+    }
+    const innocent = guest.way.at(-1)!;
+    guest.write(innocent - (innocent % 4096) + (WINDOW >> 12) * 8, BigInt(DECOY_FRAME) | 3n);
+    const decoyRoot = guest.read(root, 8);
+    guest.start(`mov [ebx], ${evil ? 'ecx' : 'eax'}\nhlt`, 0, EVIL_FRAME);
+    guest.start('mov [ebx], eax\nhlt', 0, DECOY_FRAME);
+    // The registers hold the tables of the evil frame; the table in memory, from now on, those of the decoy.
+    guest.start(`mov dword [${root}], ${directory | 1}
+      mov edx, cr3
+      mov cr3, edx
+      mov dword [${root}], ${Number(decoyRoot)}
+      mov edx, ${WINDOW}
+      jmp edx`);
+    const vcpu = guest.machine.vcpu(0);
+    vcpu.set('rbx', BigInt(TARGET));
+    vcpu.set('rax', BigInt(GOOD));
+    vcpu.set('rcx', BigInt(EVIL));
+    return guarded(guest);
+  }
+
+  it('in the PDPTE registers of PAE is judged by the instruction that it executes, and its benign twin passes', () => {
+    expect(attackByRegisters(true)).toMatchObject({ passed: false });
+    const twin = attackByRegisters(false);
+    expect([twin.passed, twin.stored, twin.asked > 0]).toEqual([false, true, true]);
+  });
 });
