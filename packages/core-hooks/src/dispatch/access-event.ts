@@ -55,7 +55,10 @@ export class AccessEvent {
    * protect the engine's own code in the guest, where letting the write pass is no option in any mode.
    */
   forceVerdict = false;
-  /** To be set by the callback: the other hooks of this access and type need not be asked. */
+  /**
+   * To be set by the callback: the other users' hooks of this access and type need not be asked. What the engine itself guards is not
+   * among them: cached code, watched page tables, hidden bytes.
+   */
   skipOthers = false;
 
   readonly #values: AccessValues;

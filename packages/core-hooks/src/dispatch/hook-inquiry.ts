@@ -470,9 +470,10 @@ export class HookInquiry {
   #callAll(hooks: readonly PageHook[], access: Access, first: number, end: number): void {
     const event = this.#event;
     event.access = access;
+    let usersOver = false;
     for (let at = 0; at < hooks.length; at++) {
       const hook = hooks[at]!;
-      if (hook.first >= end || hook.end <= first || hook.removed) {
+      if (hook.first >= end || hook.end <= first || hook.removed || (usersOver && !hook.isGuard)) {
         continue;
       }
       if (hook.concerns !== undefined && !hook.concerns(first, end)) {
@@ -492,9 +493,7 @@ export class HookInquiry {
       } else {
         this.#call(hook, undefined);
       }
-      if (event.skipOthers) {
-        return;
-      }
+      usersOver ||= event.skipOthers;
     }
   }
 
@@ -530,7 +529,7 @@ export class HookInquiry {
       } else {
         this.#call(hook, write);
         plan.takeReplacement(write);
-        if (hook.removed || event.skipOthers) {
+        if (hook.removed) {
           return;
         }
       }

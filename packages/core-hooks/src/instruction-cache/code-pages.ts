@@ -49,7 +49,7 @@ export class CodePages {
     for (const idle of this.#idle) {
       this.releaseUnused(idle);
     }
-    const hook = this.#hooks.setHook(
+    const hook = this.#hooks.guard(
       { gpa: (frame * PAGE_SIZE) as Gpa, length: PAGE_SIZE, access: Access.WRITE, callback: this.#onWrite },
       true,
     );

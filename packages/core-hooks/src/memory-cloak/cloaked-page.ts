@@ -89,7 +89,7 @@ export class CloakedPage {
     const { page } = this.#context;
     const { length } = this;
     const priority = 'high';
-    const write = page.set({
+    const write = page.guard({
       gpa,
       length,
       access: Access.WRITE,
@@ -97,7 +97,7 @@ export class CloakedPage {
       callback: (event) => this.#bytes.onWrite(event),
     });
     try {
-      const read = page.set({
+      const read = page.guard({
         gpa,
         length,
         access: Access.READ,

@@ -77,6 +77,8 @@ export class PageHook {
   readonly end: number;
   /** @internal The page that it is part of. */
   readonly page: HookedPage;
+  /** @internal It is the engine's own, and asked whatever other hooks say. */
+  readonly isGuard: boolean;
   /** @internal Writes that touch it are carried out by the engine wherever it can, so that they are done before the reply. */
   readonly emulateWrites: boolean;
   #removed = false;
@@ -84,7 +86,7 @@ export class PageHook {
   readonly #owner: PageHooks;
 
   /** @internal */
-  constructor(options: PageHookOptions, page: HookedPage, owner: PageHooks, emulateWrites: boolean) {
+  constructor(options: PageHookOptions, page: HookedPage, owner: PageHooks, isGuard: boolean, emulateWrites: boolean) {
     this.gpa = options.gpa;
     this.length = options.length;
     this.access = options.access;
@@ -100,6 +102,7 @@ export class PageHook {
     this.first = options.gpa & (PAGE_SIZE - 1);
     this.end = this.first + options.length;
     this.page = page;
+    this.isGuard = isGuard;
     this.emulateWrites = emulateWrites || this.pagingStructure;
     this.#owner = owner;
   }
@@ -182,7 +185,7 @@ export class PageHooks {
    *   then.
    */
   set(options: PageHookOptions): PageHook {
-    return this.setHook(options, false);
+    return this.#set(options, false, false);
   }
 
   /**
@@ -209,8 +212,16 @@ export class PageHooks {
     return count;
   }
 
-  /** @internal {@link set} with a choice that only the engine's own hooks have. */
-  setHook(options: PageHookOptions, emulateWrites: boolean): PageHook {
+  /**
+   * {@link set} for what the engine itself guards: no hook of a user can keep it from being asked.
+   * @internal
+   * @param emulateWrites the engine carries out the writes wherever it can
+   */
+  guard(options: PageHookOptions, emulateWrites = false): PageHook {
+    return this.#set(options, true, emulateWrites);
+  }
+
+  #set(options: PageHookOptions, isGuard: boolean, emulateWrites: boolean): PageHook {
     const { gpa, length, access } = options;
     requireCallback(options.callback);
     if (!Number.isInteger(length) || length < 1 || (gpa & (PAGE_SIZE - 1)) + length > PAGE_SIZE) {
@@ -236,7 +247,7 @@ export class PageHooks {
       page = new HookedPage(frame);
       this.#pages.set(frame, page);
     }
-    const hook = new PageHook(options, page, this, emulateWrites);
+    const hook = new PageHook(options, page, this, isGuard, emulateWrites);
     const hooks = page.hooksOf(access);
     const normal = hook.priority === 'high' ? hooks.findIndex((other) => other.priority === 'normal') : -1;
     if (hooks.length === 0) {

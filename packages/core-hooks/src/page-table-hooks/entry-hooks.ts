@@ -134,7 +134,7 @@ export class EntryHooks {
   }
 
   #guard(table: TablePage, start: number, length: number, entrySize: 4 | 8): void {
-    table.guard = this.#pageHooks.set({
+    table.guard = this.#pageHooks.guard({
       gpa: start as Gpa,
       length,
       access: Access.WRITE,
