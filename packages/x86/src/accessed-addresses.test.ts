@@ -173,6 +173,16 @@ describe('accessedAddresses', () => {
     expect(at(Access.READ)).toEqual(down(record.get('rbp') - 8n, 30));
   });
 
+  it('aligns RSP before it goes down to the frame of an interrupt, across the halves of the register too', () => {
+    const record = vcpu();
+    for (let low = 0n; low <= 0x30n; low++) {
+      const rsp = 0xffff_8000_0000_0000n + low;
+      record.set('rsp', rsp);
+      // int 80h
+      expect(accesses('cd 80', record)).toEqual([[(rsp & ~15n) - 40n, 40, W]]);
+    }
+  });
+
   it('says when addresses depend on registers that are not in the record [P12.17]', () => {
     // vpgatherdd xmm1, [rax+xmm2], xmm3
     expect(decode('c4 e2 61 90 0c 10').incompleteOperands).toBe(true);

@@ -66,7 +66,8 @@ function addressOf(operand: MemoryOperand, registers: Uint32Array, out: AccessLi
   let high = operand.displacementHigh | 0;
   if (operand.base !== NO_REGISTER) {
     const at = RAX + operand.base * 2;
-    const sum = low + registers[at]!;
+    // Aligned before the displacement is added, as the processor does it: else a borrow into the high half is lost.
+    const sum = low + (operand.aligned ? (registers[at]! & ~15) >>> 0 : registers[at]!);
     high = (high + (registers[at + 1]! | 0) + (sum > 0xffff_ffff ? 1 : 0)) | 0;
     low = sum >>> 0;
   }
@@ -99,10 +100,6 @@ function addressOf(operand: MemoryOperand, registers: Uint32Array, out: AccessLi
     low = sum >>> 0;
   }
   const { addressSize } = operand;
-  if (operand.aligned) {
-    // The distance from the aligned RSP is the displacement.
-    low = ((registers[RAX + operand.base * 2]! & ~15) + operand.displacementLow) >>> 0;
-  }
   if (addressSize !== 64) {
     high = 0;
     if (addressSize === 16 || (addressSize === STACK_ADDRESS && (registers[SS_ATTRIBUTES]! & SEGMENT_32) === 0)) {
