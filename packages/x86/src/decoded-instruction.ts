@@ -186,6 +186,7 @@ const scratch = emptyInstruction();
  * @param ip address of the first byte
  * @param bitness default size of the code segment
  * @returns why there is none otherwise: `incomplete` when it needs more bytes than there are
+ * @throws X86Error `ERR_X86_OPTIONS` when there is no code of that size
  */
 export function decodeInstruction(
   bytes: Uint8Array,

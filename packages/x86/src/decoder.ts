@@ -4,6 +4,7 @@
  * embedded machine may use it without sharing the engine's knowledge of operands and effects.
  */
 import { Decoder, DecoderError, DecoderOptions, Instruction } from 'iced-x86';
+import { X86Error } from './error.js';
 import { type Bitness, MAX_INSTRUCTION_LENGTH, type PlacedDecoder, placeDecoder } from './placed-decoder.js';
 
 export {
@@ -37,6 +38,7 @@ export type DecodeFailure = 'invalid' | 'incomplete';
  * @param out receives the instruction; it is an object of the decoder library and stays usable until its owner frees it
  * @param variant which instructions there are beside those that every processor has
  * @returns undefined when `out` holds the instruction; `incomplete` when it needs more bytes than there are
+ * @throws X86Error `ERR_X86_OPTIONS` when there is no code of that size
  */
 export function decodeInto(
   bytes: Uint8Array,
@@ -74,10 +76,21 @@ function placedFor(bitness: Bitness, variant: DecoderVariant): PlacedDecoder | n
   const decoders = placed[variant];
   let decoder = decoders[bitness];
   if (decoder === undefined) {
+    requireBitness(bitness);
     decoder = placeDecoder(bitness, OPTIONS[variant]);
     decoders[bitness] = decoder;
   }
   return decoder;
+}
+
+/**
+ * Says no to a size of code that there is not.
+ * @throws X86Error `ERR_X86_OPTIONS`
+ */
+export function requireBitness(bitness: Bitness): void {
+  if (bitness !== 16 && bitness !== 32 && bitness !== 64) {
+    throw new X86Error('ERR_X86_OPTIONS', `no code has ${String(bitness)} bits`, { hint: '16, 32 or 64' });
+  }
 }
 
 /** Decodes with a decoder that has no more than these bytes, so that it tells what is wrong with them. */
@@ -121,8 +134,10 @@ export class InstructionStream {
    * @param bytes machine code; a copy of it is kept until {@link free}
    * @param ip address of the first byte
    * @param bitness default operand and address size of the code segment
+   * @throws X86Error `ERR_X86_OPTIONS` when there is no code of that size
    */
-  constructor(bytes: Uint8Array, ip: bigint, bitness: 16 | 32 | 64 = 64) {
+  constructor(bytes: Uint8Array, ip: bigint, bitness: Bitness = 64) {
+    requireBitness(bitness);
     this.#decoder = new Decoder(bitness, bytes, DecoderOptions.None);
     this.#decoder.ip = ip;
     this.#length = bytes.length;

@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { Decoder, DecoderOptions, Formatter, FormatterSyntax, MemorySizeOptions } from 'iced-x86';
 import { describe, expect, inject, it } from 'vitest';
 import type { Bitness } from './decoder.js';
-import { Assembler, AssemblyError } from './encoder.js';
+import { Assembler, X86Error } from './encoder.js';
 
 const scale = inject('scale');
 const BASE = 0xfffff800_12340000n;
@@ -145,7 +145,7 @@ describe('Assembler', () => {
     ['mov rax, 5 +', 'incomplete'],
     ['align 0', 'not a size'],
   ])('refuses %s', (source, message) => {
-    expect(() => bytesOf(source)).toThrow(AssemblyError);
+    expect(() => bytesOf(source)).toThrow(X86Error);
     expect(() => bytesOf(source)).toThrow(message);
   });
 
@@ -249,7 +249,7 @@ describe('Assembler', () => {
     ['jmp 0x12345:8', 'not a selector'],
     ['a: mov ax, [a+bx]', 'address does not fit'],
   ])('refuses 32-bit %s', (source, message) => {
-    expect(() => bytesOf(source, 0x40_1000n, 32)).toThrow(AssemblyError);
+    expect(() => bytesOf(source, 0x40_1000n, 32)).toThrow(X86Error);
     expect(() => bytesOf(source, 0x40_1000n, 32)).toThrow(message);
   });
 
@@ -345,7 +345,7 @@ describe('Assembler', () => {
   it.each(['__proto__', 'constructor', 'toString', 'mov rax, __proto__ ptr [rax]', 'rep __proto__'])(
     'does not take what every JavaScript object has for an instruction: %s',
     (source) => {
-      expect(() => bytesOf(source)).toThrow(AssemblyError);
+      expect(() => bytesOf(source)).toThrow(X86Error);
     },
   );
 
@@ -359,7 +359,7 @@ describe('Assembler', () => {
           try {
             bytesOf(start + text, BASE, bitness);
           } catch (error) {
-            expect(error).toBeInstanceOf(AssemblyError);
+            expect(error).toBeInstanceOf(X86Error);
           }
         },
       ),

@@ -8,4 +8,4 @@ export {
   type LinkedSection,
   type SectionOptions,
 } from './encoder/assembler.js';
-export { AssemblyError } from './encoder/error.js';
+export { X86Error, type X86ErrorCode } from './error.js';

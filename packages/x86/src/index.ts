@@ -2,6 +2,7 @@ export { AccessList, MAX_ACCESSES } from './access-list.js';
 export { accessedAddresses } from './accessed-addresses.js';
 export { DecodedInstruction, type DescriptorInstruction, decodeInstruction } from './decoded-instruction.js';
 export { type Bitness, type DecodeFailure, MAX_INSTRUCTION_LENGTH } from './decoder.js';
+export { X86Error, type X86ErrorCode } from './error.js';
 export { instructionText } from './instruction-text.js';
 export {
   type AddressSize,

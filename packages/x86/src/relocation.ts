@@ -1,5 +1,5 @@
 import { Decoder, DecoderError, DecoderOptions } from 'iced-x86';
-import { type Bitness, FlowControl, MAX_INSTRUCTION_LENGTH, OpKind } from './decoder.js';
+import { type Bitness, FlowControl, MAX_INSTRUCTION_LENGTH, OpKind, requireBitness } from './decoder.js';
 
 /** Instructions moved to another place, where they do the same. */
 export interface Relocation {
@@ -72,6 +72,7 @@ function referencesOf(
   atLeast: number,
   bitness: Bitness,
 ): { readonly length: number; readonly references: readonly RelativeReference[] } | RelocationFailure {
+  requireBitness(bitness);
   const decoder = new Decoder(bitness, bytes, DecoderOptions.None);
   decoder.ip = from;
   const references: RelativeReference[] = [];

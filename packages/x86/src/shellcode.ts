@@ -1,6 +1,7 @@
 /**
  * Entry point `@introd/x86/shellcode`: an emulator that tells whether bytes behave as shellcode does.
  */
+export { X86Error, type X86ErrorCode } from './error.js';
 export { codeWindow } from './shellcode/code-window.js';
 export { emulateShellcode } from './shellcode/emulate-shellcode.js';
 export type {

@@ -7,9 +7,9 @@
  * (2 bytes in 16-bit code, else 4) unless they say `short`; `jmp 8:label` is a far one. Directives: `db`, `dw`, `dd`, `dq`
  * (numbers, for `db` also "text", for the others labels), `align N`, `zero N` (N zero bytes).
  */
-import type { Bitness } from '../decoder.js';
+import { type Bitness, requireBitness } from '../decoder.js';
+import { X86Error } from '../error.js';
 import { type Encoded, encodeInstruction, type Fixup } from './encode.js';
-import { AssemblyError } from './error.js';
 import { parseOperand, parseValue } from './operand.js';
 
 /** A section of a linked program. */
@@ -115,8 +115,13 @@ export class Assembler {
   #current: Section | undefined;
   #outerLabel = '';
 
+  /**
+   * @param options size of the code
+   * @throws X86Error `ERR_X86_OPTIONS` when there is no code of that size
+   */
   constructor(options: AssemblerOptions = {}) {
     this.#bitness = options.bitness ?? 64;
+    requireBitness(this.#bitness);
   }
 
   /**
@@ -129,7 +134,7 @@ export class Assembler {
       section = { address, pad: options.pad ?? 0xcc, bytes: new Uint8Array(4096), length: 0, fixups: [] };
       this.#sections.set(name, section);
     } else if (section.address !== address) {
-      throw new AssemblyError(`section ${name} already begins elsewhere`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `section ${name} already begins elsewhere`);
     }
     this.#current = section;
     return this;
@@ -143,19 +148,22 @@ export class Assembler {
 
   /**
    * Appends text to the current section.
-   * @throws AssemblyError with the line in its hint.
+   * @throws X86Error with the line in its hint.
    */
   assemble(source: string): this {
     const section = this.#current;
     if (section === undefined) {
-      throw new AssemblyError('no section', { hint: 'call section() first' });
+      throw new X86Error('ERR_X86_ASSEMBLY', 'no section', { hint: 'call section() first' });
     }
     for (const line of source.split('\n')) {
       try {
         this.#statement(section, splitOutsideQuotes(line, ';')[0]!);
       } catch (error) {
-        if (error instanceof AssemblyError) {
-          throw new AssemblyError(`${error.message} in "${line.trim()}"`, { cause: error, ...hintOf(error) });
+        if (error instanceof X86Error) {
+          throw new X86Error('ERR_X86_ASSEMBLY', `${error.message} in "${line.trim()}"`, {
+            cause: error,
+            ...hintOf(error),
+          });
         }
         throw error;
       }
@@ -165,7 +173,7 @@ export class Assembler {
 
   /**
    * Fills in all addresses.
-   * @throws AssemblyError when a label is missing or out of reach.
+   * @throws X86Error when a label is missing or out of reach.
    */
   link(): LinkedProgram {
     const sections = new Map<string, LinkedSection>();
@@ -213,7 +221,7 @@ export class Assembler {
       this.#outerLabel = name;
     }
     if (this.#labels.has(full) || this.#external.has(full)) {
-      throw new AssemblyError(`label defined twice: ${full}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `label defined twice: ${full}`);
     }
     this.#labels.set(full, section.address + BigInt(section.length));
   }
@@ -226,7 +234,7 @@ export class Assembler {
     if (name === 'align' || name === 'zero') {
       const count = Number(parseValue(rest).value);
       if (!Number.isInteger(count) || count < 1 || count > 0x100_0000) {
-        throw new AssemblyError(`not a size: ${rest}`);
+        throw new X86Error('ERR_X86_ASSEMBLY', `not a size: ${rest}`);
       }
       const fill = name === 'zero' ? count : (count - (section.length % count)) % count;
       this.#append(section, new Uint8Array(fill).fill(name === 'zero' ? 0 : section.pad));
@@ -245,7 +253,7 @@ export class Assembler {
       if (symbol !== undefined) {
         // In 64-bit code a shorter address is a mistake; in other code all are short enough for dq too.
         if (size < this.#bitness / 8) {
-          throw new AssemblyError(`an address needs ${ADDRESS_DIRECTIVES[this.#bitness]}: ${item}`);
+          throw new X86Error('ERR_X86_ASSEMBLY', `an address needs ${ADDRESS_DIRECTIVES[this.#bitness]}: ${item}`);
         }
         section.fixups.push({
           offset: section.length,
@@ -276,20 +284,23 @@ export class Assembler {
     if (fixup.symbol !== undefined) {
       const base = this.#labels.get(fixup.symbol) ?? this.#external.get(fixup.symbol);
       if (base === undefined) {
-        throw new AssemblyError(`no such label: ${fixup.symbol}`);
+        throw new X86Error('ERR_X86_ASSEMBLY', `no such label: ${fixup.symbol}`);
       }
       target += base;
     }
     if (fixup.relativeTo === undefined) {
       if (fixup.size < 8 && BigInt.asUintN(fixup.size * 8, target) !== target) {
-        throw new AssemblyError(`address does not fit into ${fixup.size} bytes: ${fixup.symbol ?? target}`);
+        throw new X86Error(
+          'ERR_X86_ASSEMBLY',
+          `address does not fit into ${fixup.size} bytes: ${fixup.symbol ?? target}`,
+        );
       }
       put(view, fixup.offset, fixup.size, target);
       return;
     }
     const distance = BigInt.asIntN(64, target - (address + BigInt(fixup.relativeTo)));
     if (BigInt.asIntN(fixup.size * 8, distance) !== distance) {
-      throw new AssemblyError(`out of reach: ${fixup.symbol ?? target}, distance ${distance}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `out of reach: ${fixup.symbol ?? target}, distance ${distance}`);
     }
     put(view, fixup.offset, fixup.size, distance);
   }
@@ -302,6 +313,6 @@ function put(view: DataView, offset: number, size: number, value: bigint): void 
   }
 }
 
-function hintOf(error: AssemblyError): { hint?: string } {
+function hintOf(error: X86Error): { hint?: string } {
   return error.hint === undefined ? {} : { hint: error.hint };
 }

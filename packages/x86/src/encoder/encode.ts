@@ -3,7 +3,7 @@
  */
 import { Encoder, Instruction, OpCodeOperandKind as K, OpKind, Register } from 'iced-x86';
 import type { Bitness } from '../decoder.js';
-import { AssemblyError } from './error.js';
+import { X86Error } from '../error.js';
 import { formsOf, type InstructionForm } from './instruction-forms.js';
 import type {
   FarOperand,
@@ -201,7 +201,7 @@ function setMemory(instruction: Instruction, memory: MemoryOperandText): void {
   const displacement = linked ? 0n : memory.displacement;
   const bits = Math.min(width, 32);
   if (width === 64 ? !fitsSigned(displacement, 32, 64) : !fits(displacement, bits)) {
-    throw new AssemblyError(`displacement does not fit into ${bits} bits: ${displacement}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `displacement does not fit into ${bits} bits: ${displacement}`);
   }
   instruction.memoryDisplacementU64 = BigInt.asUintN(width, displacement);
   // The size of the address stands for a displacement of 32 (or 16) bits, 1 for the short form, 0 for none.
@@ -359,7 +359,7 @@ const REPEAT_PREFIXES: ReadonlyMap<string, number> = new Map([
  * Encodes one instruction.
  * @param mnemonic lower case
  * @param prefix `lock`, `rep`, `repe`, `repne` or none
- * @throws AssemblyError when no form takes the operands, or when the size of a memory operand is not clear.
+ * @throws X86Error when no form takes the operands, or when the size of a memory operand is not clear.
  */
 export function encodeInstruction(
   mnemonic: string,
@@ -372,16 +372,16 @@ export function encodeInstruction(
   if (string !== undefined) {
     const repeat = prefix === undefined ? [] : [REPEAT_PREFIXES.get(prefix) ?? 0];
     if (repeat[0] === 0) {
-      throw new AssemblyError(`prefix ${prefix} has no meaning for ${mnemonic}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `prefix ${prefix} has no meaning for ${mnemonic}`);
     }
     return { bytes: Uint8Array.from([...repeat, ...string]), fixups: [] };
   }
   if (prefix !== undefined && prefix !== 'lock') {
-    throw new AssemblyError(`prefix ${prefix} has no meaning for ${mnemonic}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `prefix ${prefix} has no meaning for ${mnemonic}`);
   }
   const all = formsOf(mnemonic, bitness);
   if (all.length === 0) {
-    throw new AssemblyError(`no such instruction: ${mnemonic}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `no such instruction: ${mnemonic}`);
   }
   let candidates = all.filter((form) => accepts(form, operands, { bitness, distance }));
   // PUSH of a number pushes as many bits as the code has; the other form may be shorter but is never meant.
@@ -392,7 +392,9 @@ export function encodeInstruction(
   if (operands.some((operand) => operand.kind === 'memory' && operand.size === undefined)) {
     const sizes = new Set(candidates.map((form) => form.memorySize));
     if (sizes.size > 1) {
-      throw new AssemblyError(`size of the memory operand is not clear: ${mnemonic}`, { hint: 'write qword [..]' });
+      throw new X86Error('ERR_X86_ASSEMBLY', `size of the memory operand is not clear: ${mnemonic}`, {
+        hint: 'write qword [..]',
+      });
     }
   }
   let best: Encoded | undefined;
@@ -403,7 +405,7 @@ export function encodeInstruction(
     }
   }
   if (best === undefined) {
-    throw new AssemblyError(`no form of ${mnemonic} takes these operands`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `no form of ${mnemonic} takes these operands`);
   }
   return best;
 }

@@ -3,7 +3,7 @@
  */
 import { Register } from 'iced-x86';
 import type { Bitness } from '../decoder.js';
-import { AssemblyError } from './error.js';
+import { X86Error } from '../error.js';
 
 /** What a register can be used for; general registers by their size in bits. */
 export type RegisterClass = 'r8' | 'r16' | 'r32' | 'r64' | 'mm' | 'xmm' | 'segment' | 'control' | 'debug' | 'ip';
@@ -144,24 +144,27 @@ function addTerm(sum: Sum, text: string, negative: boolean): void {
       continue;
     }
     if (register !== undefined || symbol !== undefined) {
-      throw new AssemblyError(`cannot multiply: ${text}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `cannot multiply: ${text}`);
     }
     register = registerOf(factor);
     if (register === undefined) {
       if (!SYMBOL.test(factor)) {
-        throw new AssemblyError(`neither number, register nor label: ${factor === '' ? 'nothing' : factor}`);
+        throw new X86Error(
+          'ERR_X86_ASSEMBLY',
+          `neither number, register nor label: ${factor === '' ? 'nothing' : factor}`,
+        );
       }
       symbol = factor;
     }
   }
   if (register !== undefined) {
     if (negative) {
-      throw new AssemblyError(`a register cannot be subtracted: ${text}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `a register cannot be subtracted: ${text}`);
     }
     sum.registers.push({ register, scale: Number(value) });
   } else if (symbol !== undefined) {
     if (negative || value !== 1n || sum.symbol !== undefined) {
-      throw new AssemblyError(`labels can only be added once: ${text}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `labels can only be added once: ${text}`);
     }
     sum.symbol = symbol;
   } else {
@@ -178,7 +181,7 @@ function parseSum(text: string): Sum {
   for (const term of terms) {
     if (term === '+' || term === '-') {
       if (expectsTerm && term === '+') {
-        throw new AssemblyError(`misplaced +: ${text}`);
+        throw new X86Error('ERR_X86_ASSEMBLY', `misplaced +: ${text}`);
       }
       negative = term === '-' ? !(expectsTerm && negative) : false;
       expectsTerm = true;
@@ -189,19 +192,19 @@ function parseSum(text: string): Sum {
     }
   }
   if (expectsTerm) {
-    throw new AssemblyError(`incomplete expression: ${text}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `incomplete expression: ${text}`);
   }
   return sum;
 }
 
 /**
  * Reads a number, a label, or a sum of both.
- * @throws AssemblyError when it is neither.
+ * @throws X86Error when it is neither.
  */
 export function parseValue(text: string): ValueOperand {
   const sum = parseSum(text);
   if (sum.registers.length > 0) {
-    throw new AssemblyError(`a register has no place here: ${text}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `a register has no place here: ${text}`);
   }
   return { kind: 'value', value: sum.value, symbol: sum.symbol };
 }
@@ -217,11 +220,11 @@ function addressSizeOf(sum: Sum, bitness: Bitness, inside: string): Bitness {
   }
   const [size] = sizes;
   if (sizes.size > 1 || size === undefined) {
-    throw new AssemblyError(`addresses are made of registers of one size: ${inside}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `addresses are made of registers of one size: ${inside}`);
   }
   // A prefix switches between 64 and 32 bits in 64-bit code, between 32 and 16 elsewhere (SDM vol. 1, 3.3.7).
   if (bitness === 64 ? size === 16 : size === 64) {
-    throw new AssemblyError(`no ${size}-bit addresses in ${bitness}-bit code: ${inside}`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `no ${size}-bit addresses in ${bitness}-bit code: ${inside}`);
   }
   return size;
 }
@@ -250,7 +253,7 @@ function parseMemory(
       index = register;
       scale = factor;
     } else {
-      throw new AssemblyError(`no such address: [${inside}]`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `no such address: [${inside}]`);
     }
   }
   // RSP cannot be an index (SDM vol. 2, table 2-3); of two plain registers it is the base.
@@ -259,11 +262,11 @@ function parseMemory(
     [base, index] = [index, base];
   }
   if (STACK_POINTERS.has(index.register) || index.class === 'ip') {
-    throw new AssemblyError(`cannot be an index: [${inside}]`);
+    throw new X86Error('ERR_X86_ASSEMBLY', `cannot be an index: [${inside}]`);
   }
   if (sum.symbol !== undefined && addressSize === 64) {
     if (index.register !== Register.None || (base.register !== Register.None && base.class !== 'ip')) {
-      throw new AssemblyError(`a label is RIP-relative and takes no registers: [${inside}]`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `a label is RIP-relative and takes no registers: [${inside}]`);
     }
     base = registerOf('rip')!;
   }
@@ -288,7 +291,7 @@ const FAR = /^(\w+)\s*:\s*([^[\]:]+)$/;
 /**
  * Reads one operand.
  * @param bitness size of the code, for addresses without registers
- * @throws AssemblyError when the text is none.
+ * @throws X86Error when the text is none.
  */
 export function parseOperand(text: string, bitness: Bitness): Operand {
   const register = registerOf(text);
@@ -304,7 +307,7 @@ export function parseOperand(text: string, bitness: Bitness): Operand {
   if (far !== null) {
     const selector = parseNumber(far[1]!);
     if (selector === undefined || selector > 0xffffn) {
-      throw new AssemblyError(`not a selector: ${far[1]!}`);
+      throw new X86Error('ERR_X86_ASSEMBLY', `not a selector: ${far[1]!}`);
     }
     const { value, symbol } = parseValue(far[2]!);
     return { kind: 'far', selector: Number(selector), value, symbol };

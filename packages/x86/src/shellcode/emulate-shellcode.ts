@@ -13,6 +13,7 @@ import {
   type ShellcodeTraceStep,
 } from './options.js';
 import { ShellcodeFlag, type ShellcodeStatus } from './shellcode-flags.js';
+import { requireValidOptions } from './valid-options.js';
 import { VECTOR_SIZE } from './vector-operands.js';
 
 const WORD = 0x1_0000_0000;
@@ -31,8 +32,10 @@ const SELECTORS: Readonly<Record<'32-0' | '32-3' | '64-0' | '64-3', Readonly<Rec
  * Executes code that was found where none should be, and notes what it does that programs do not. Whatever the bytes
  * are, it ends after {@link ShellcodeOptions.maxInstructions} steps and never throws by itself; what the callbacks throw
  * comes through.
+ * @throws X86Error `ERR_X86_OPTIONS` when an option is not as {@link ShellcodeOptions} says, or unknown
  */
 export function emulateShellcode(options: ShellcodeOptions): ShellcodeResult {
+  requireValidOptions(options);
   const emulation = new Emulation(options);
   initialise(emulation, options);
   const run = new Run(emulation, options);

@@ -12,16 +12,9 @@ const PAGE = 0x1000n;
 /** Bytes at the place that the stack pointer is moved to that must be valid for a pivot. */
 const PIVOT_REACH = 64;
 
-/** Letters, digits and what stands between them in paths and command lines. */
+/** Printable ASCII: paths, addresses of servers and command lines are made of all of it. */
 function isStringCharacter(byte: number): boolean {
-  const letter = byte | 0x20;
-  return (
-    (letter >= 0x61 && letter <= 0x7a) ||
-    (byte >= 0x30 && byte <= 0x3a) ||
-    byte === 0x20 ||
-    byte === 0x2f ||
-    byte === 0x5c
-  );
+  return byte >= 0x20 && byte <= 0x7e;
 }
 
 /** Base of the stack when none is given. */
@@ -64,7 +57,7 @@ export class EmulatedMemory {
     this.fetched = new FetchedCode(this.code, options.bitness);
     this.watched = new WatchedFields(options, [this.code, this.stack]);
     this.#allowed = ~(options.forceOff ?? 0);
-    this.#stringLength = Math.max(1, options.stringThreshold ?? 8);
+    this.#stringLength = options.stringThreshold ?? 8;
     this.#externalLimit = options.memoryThreshold ?? 0;
     this.#traced = options.onMemoryAccess !== undefined;
     const overlap = this.stack.overlay(this.code);
@@ -221,7 +214,7 @@ export class EmulatedMemory {
     this.raise(ShellcodeFlag.STACK_STR);
   }
 
-  /** XCHG has loaded the stack pointer. */
+  /** XCHG has changed the stack pointer. */
   notePivot(low: number, high: number): void {
     if (low % (this.#options.bitness === 64 ? 8 : 4) !== 0) return;
     if (this.code.offsetOf(low, high, PIVOT_REACH) >= 0 || this.stack.offsetOf(low, high, PIVOT_REACH) >= 0) {

@@ -2,7 +2,7 @@ import { Flag } from '../arithmetic.js';
 import { Mnemonic } from '../decoder.js';
 import { conditionHolds } from './condition.js';
 import type { Emulation } from './emulation.js';
-import { type EmulatedInstruction, type Handler, OperandKind } from './instruction.js';
+import type { EmulatedInstruction, Handler } from './instruction.js';
 
 const { CF, PF, AF, ZF, SF } = Flag;
 const RAX = 0;
@@ -44,11 +44,14 @@ function exchange(m: Emulation, i: EmulatedInstruction): void {
   const secondHigh = m.high;
   const firstLow = m.read(i, i.first);
   const firstHigh = m.high;
+  const stackLow = m.general[2 * RSP]!;
+  const stackHigh = m.general[2 * RSP + 1]!;
   // What may fault first: memory is the first operand when there is one.
   m.writeBack(i.first, secondLow, secondHigh);
   m.writeBack(i.second, firstLow, firstHigh);
-  if (i.first.kind === OperandKind.GENERAL && i.first.register === RSP) m.memory.notePivot(secondLow, secondHigh);
-  if (i.second.kind === OperandKind.GENERAL && i.second.register === RSP) m.memory.notePivot(firstLow, firstHigh);
+  const low = m.general[2 * RSP]!;
+  const high = m.general[2 * RSP + 1]!;
+  if (low !== stackLow || high !== stackHigh) m.memory.notePivot(low, high);
 }
 
 /** XLATB: AL from the table at RBX. */

@@ -62,7 +62,7 @@ export interface ShellcodeTraceStep {
   register(name: GeneralRegister): bigint;
 }
 
-/** What to emulate, and how far. Numbers behind names are the defaults of behaviour section 4. */
+/** What to emulate, and how far. Addresses and registers are cut to the size that they have. Numbers behind names are the defaults of behaviour section 4. */
 export interface ShellcodeOptions {
   /** The code, usually the page it was found in. It is copied. */
   readonly code: Uint8Array;
@@ -77,7 +77,7 @@ export interface ShellcodeOptions {
   readonly registers?: Partial<Readonly<Record<GeneralRegister, bigint>>>;
   /** Default: 202h, interrupts enabled. */
   readonly rflags?: bigint;
-  /** XMM registers in halves of 8 bytes, low one first; default: 0. */
+  /** All 16 XMM registers in halves of 8 bytes, low one first; default: 0. */
   readonly xmm?: BigUint64Array;
   /** Default: flat, selectors as Windows has them for the ring. */
   readonly segments?: Partial<Readonly<Record<SegmentName, ShellcodeSegment>>>;
@@ -91,7 +91,7 @@ export interface ShellcodeOptions {
   readonly tibBase?: bigint;
   /** Instructions, and elements of repeated string instructions; default 256. */
   readonly maxInstructions?: number;
-  /** How many of 100 instructions must be NOPs for a sled; default 75. */
+  /** How many of 100 instructions must be NOPs for a sled, 0 to 100; default 75. */
   readonly nopThreshold?: number;
   /** Length from which on characters on the stack are a string; default 8, at least 1. */
   readonly stringThreshold?: number;
