@@ -37,6 +37,8 @@ interface RelativeReference {
  * @param from address of the first byte
  * @param to address that they shall work at
  * @param atLeast bytes to be moved at least
+ * @param bitness size of the code
+ * @throws X86Error `ERR_X86_OPTIONS` when there is no code of that size
  */
 export function relocateInstructions(
   bytes: Uint8Array,
