@@ -1,6 +1,7 @@
 // How an instruction that cannot complete tells the run loop: every function that may fail sets `fault` and returns at
 // once; nothing of the instruction has been committed then.
-import { SHUTDOWN_UNSUPPORTED } from './generated/layout';
+import { BLOCK_SIZE, MAP_BLOCKS, SHUTDOWN_UNSUPPORTED } from './generated/layout';
+import { cpu } from './state';
 
 export const FAULT_NONE: i32 = 0;
 /** A non-canonical address; the executor makes it #SS(0) or #GP(0). */
@@ -26,6 +27,8 @@ export let faultAddress: u64 = 0;
 /** Why the machine stopped for good (ShutdownReason), 0 while it runs. */
 export let shutdownReason: u32 = 0;
 export let powerOffCode: u32 = 0;
+/** Number of the VCPU that was the current one then. */
+export let shutdownVcpu: u32 = 0;
 
 export const VECTOR_DE: i32 = 0;
 export const VECTOR_DB: i32 = 1;
@@ -85,6 +88,7 @@ export function shutDown(reason: u32, code: u32): void {
   if (shutdownReason != 0) return;
   shutdownReason = reason;
   powerOffCode = code;
+  shutdownVcpu = u32((cpu - MAP_BLOCKS) / BLOCK_SIZE);
   attention = 1;
 }
 

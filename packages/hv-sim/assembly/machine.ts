@@ -4,7 +4,7 @@ import { resetClock, retired, time } from './clock';
 import { flushCode, invalidateFrame } from './code-cache';
 import { NOT_AT_EXIT, resetExitQueue } from './exit-queue';
 import { resetExits, switchExit } from './exits';
-import { clearFault, fault, powerOffCode, resetFault, shutdownReason } from './fault';
+import { clearFault, fault, powerOffCode, resetFault, shutdownReason, shutdownVcpu } from './fault';
 import {
   BLOCK_EXIT_STATE,
   BLOCK_HELD_UNTIL,
@@ -84,6 +84,10 @@ export function currentInstructions(): f64 {
 
 export function currentShutdown(): u32 {
   return shutdownReason;
+}
+
+export function currentShutdownVcpu(): u32 {
+  return shutdownVcpu;
 }
 
 export function currentPowerOffCode(): u32 {

@@ -24,6 +24,7 @@ interface CpuExports {
   currentTime(): number;
   currentInstructions(): number;
   currentShutdown(): number;
+  currentShutdownVcpu(): number;
   currentPowerOffCode(): number;
   currentLostInjections(): number;
   debugSize(): number;

@@ -61,7 +61,30 @@ test('a machine in real mode stops instead of guessing', () => {
   const machine = new Machine({ memory: [{ start: gpa(0), size: 0x1000 }] });
   expect(machine.run(1)).toBe('shutdown');
   expect(machine.shutdownReason).toBe(ShutdownReason.UNSUPPORTED);
-  expect(machine.unsupported).toContain('0xfff0');
+  expect(machine.unsupported).toBe(
+    'VCPU 0 in real mode, which the machine lacks, at RIP 0xfff0: ' +
+      'put it into a mode that the machine has with enterLongMode, enterCompatibilityMode or enterProtectedMode',
+  );
+});
+
+test('of several VCPUs it names the one that used what the machine lacks', () => {
+  for (const culprit of [0, 1]) {
+    const machine = identityMapped({ vcpus: 2, memory: [{ start: gpa(0), size: RAM }] });
+    machine.writePhysical(gpa(0x1_0000), Uint8Array.of(0xeb, 0xfe)); // jmp $
+    machine.writePhysical(gpa(0x1_1000), Uint8Array.of(0x0f, 0x58, 0xc1)); // addps xmm0, xmm1
+    for (const index of [0, 1]) {
+      const rip = index === culprit ? 0x1_1000n : 0x1_0000n;
+      enterLongMode(machine.vcpu(index), { cr3: 0x1000n, rip, rsp: 0x9000n });
+      machine.setActive(index, true);
+    }
+    expect(machine.run(1000)).toBe('shutdown');
+    const text = `VCPU ${culprit} in 64-bit mode: Addps_xmm_xmmm128 at RIP 0x11000: 0f58c1`;
+    expect(machine.unsupported).toBe(text);
+    // Looking at another VCPU changes nothing.
+    const port = machine.openPort();
+    port.readMsr(1 - culprit, 0x10);
+    expect(machine.unsupported).toBe(text);
+  }
 });
 
 test('names a VCPU that it does not have', () => {

@@ -1,6 +1,5 @@
 import { type Gfn, type Gpa, ShutdownReason, type VcpuRecord } from '@introd/abi';
 import type { FullPort, MemoryRegion } from '@introd/glue';
-import { Code, decodeInto, Instruction } from '@introd/x86/decoder';
 import { type ChaosOptions, checkChaos } from './chaos.js';
 import { HvSimError } from './error.js';
 import { MachineCore } from './machine-core.js';
@@ -8,7 +7,7 @@ import { MACHINE_LIMITS } from './memory-map.js';
 import { PhysicalMap, sortedRegions } from './physical-memory.js';
 import { SimPort } from './port.js';
 import { checkRaces, type RaceOptions } from './races.js';
-import { readVirtual } from './virtual-read.js';
+import { unsupportedText } from './unsupported-text.js';
 
 /** What a machine is made of. */
 export interface MachineOptions {
@@ -181,29 +180,10 @@ export class Machine {
     return this.shutdownReason === ShutdownReason.POWER_OFF ? this.#core.cpu.currentPowerOffCode() : undefined;
   }
 
-  /** What the guest used and the machine lacks: instruction, its bytes and address. */
+  /** What the guest used and the machine lacks: the VCPU with its mode, and the instruction with its address and bytes. */
   get unsupported(): string | undefined {
     if (this.shutdownReason !== ShutdownReason.UNSUPPORTED) return undefined;
-    const lines = this.#core.records.filter((_, i) => this.#core.words[this.#core.sideIndex(i, 'active')] === 1);
-    return lines.map((record) => this.#describe(record)).join('; ');
-  }
-
-  #describe(record: VcpuRecord): string {
-    const code = record.get32('csAttributes');
-    const long = (code & 0x2000) !== 0 && (record.get('efer') & 0x400n) !== 0n;
-    const linear = long ? record.get('rip') : BigInt.asUintN(32, record.get('rip') + record.get('csBase'));
-    const bytes = readVirtual(this.#core, record, linear, 15);
-    const place = `RIP 0x${record.get('rip').toString(16)}`;
-    if (!bytes) return `no code at ${place}`;
-    const instruction = new Instruction();
-    try {
-      const failure = decodeInto(bytes, record.get('rip'), long ? 64 : (code & 0x4000) === 0 ? 16 : 32, instruction);
-      const name = failure ?? Code[instruction.code];
-      const length = failure ? bytes.length : instruction.length;
-      return `${name} at ${place}: ${Buffer.from(bytes.subarray(0, length)).toString('hex')}`;
-    } finally {
-      instruction.free();
-    }
+    return unsupportedText(this.#core, this.#core.cpu.currentShutdownVcpu());
   }
 
   /**

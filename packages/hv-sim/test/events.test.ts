@@ -378,7 +378,9 @@ test.each([
   guest.write(AT.code, Uint8Array.from(code));
   expect(guest.machine.run(5)).toBe('shutdown');
   expect(guest.machine.shutdownReason).toBe(ShutdownReason.UNSUPPORTED);
-  expect(guest.machine.unsupported).toBe(`${form} at RIP 0x10000: ${Buffer.from(code).toString('hex')}`);
+  expect(guest.machine.unsupported).toBe(
+    `VCPU 0 in 64-bit mode: ${form} at RIP 0x10000: ${Buffer.from(code).toString('hex')}`,
+  );
 });
 
 test('IRETQ and RETF from a stack at a non-canonical address are #SS(0)', () => {
