@@ -1,4 +1,4 @@
-import { HvSimError } from './error.js';
+import { integer, type OptionRule, type OptionRules } from './option-rules.js';
 import { RandomNumbers } from './random-numbers.js';
 
 /** Which calls go wrong: a share of them from 0 (none) to 1 (all), by seed; or their numbers, the first being 1. */
@@ -26,26 +26,25 @@ export interface ChaosOptions {
 
 /** Highest vector of an exception (SDM vol. 3A, 6.2). */
 const HIGHEST_EXCEPTION = 31;
+const VECTOR = integer('a vector', 0, HIGHEST_EXCEPTION);
 
-/** @throws HvSimError ERR_HV_SIM_OPTIONS */
-export function checkChaos(options: ChaosOptions): void {
-  const { injectionWinner = 'interrupt' } = options;
-  const isVector = Number.isInteger(injectionWinner) && (injectionWinner as number) >= 0;
-  if (injectionWinner !== 'interrupt' && !(isVector && (injectionWinner as number) <= HIGHEST_EXCEPTION)) {
-    throw new HvSimError('ERR_HV_SIM_OPTIONS', `no exception has the vector ${injectionWinner}`);
-  }
-  for (const name of ['loseRightsChanges', 'loseInjections'] as const) {
-    const share = options[name] ?? 0;
-    const isGood =
-      typeof share === 'number' ? share >= 0 && share <= 1 : share.every((nth) => Number.isInteger(nth) && nth >= 1);
-    if (!isGood) {
-      throw new HvSimError(
-        'ERR_HV_SIM_OPTIONS',
-        `chaos.${name} is a share from 0 to 1 or numbers of calls, not ${share}`,
-      );
-    }
-  }
-}
+const SHARE: OptionRule = {
+  mustBe: 'a share from 0 to 1 or an array of numbers of calls, the first being 1',
+  accepts: (value) =>
+    typeof value === 'number'
+      ? value >= 0 && value <= 1
+      : Array.isArray(value) && value.every((nth) => Number.isInteger(nth) && nth >= 1),
+};
+
+/** What {@link ChaosOptions} may hold. */
+export const CHAOS_RULES: OptionRules<ChaosOptions> = {
+  loseRightsChanges: SHARE,
+  loseInjections: SHARE,
+  injectionWinner: {
+    mustBe: `'interrupt' or a vector from 0 to ${HIGHEST_EXCEPTION}`,
+    accepts: (value) => value === 'interrupt' || VECTOR.accepts(value),
+  },
+};
 
 /** Decides call by call what goes wrong. */
 export class ChaosDraw {

@@ -2,7 +2,7 @@ import { IntrodError, type IntrodErrorDetails } from '@introd/abi';
 
 /** Codes of {@link HvSimError}. */
 export type HvSimErrorCode =
-  /** An option of the machine is out of range. */
+  /** An option of the machine, or of the state that a VCPU is to enter, is unknown, missing or not what it must be. */
   | 'ERR_HV_SIM_OPTIONS'
   /** A VCPU number that the machine does not have. */
   | 'ERR_HV_SIM_NO_SUCH_VCPU'

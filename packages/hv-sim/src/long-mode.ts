@@ -1,5 +1,6 @@
 import type { VcpuRecord } from '@introd/abi';
-import { SEGMENT_ATTRIBUTES, setSegment, setTables, type TableState } from './segment-state.js';
+import { checkOptions, type OptionRules, oneOf, REGISTER_32, REGISTER_64, required } from './option-rules.js';
+import { SEGMENT_ATTRIBUTES, setSegment, setTables, TABLE_RULES, type TableState } from './segment-state.js';
 
 /** What {@link enterLongMode} needs to know. */
 export interface LongModeState extends TableState {
@@ -26,6 +27,28 @@ export interface CompatibilityModeState extends TableState {
   readonly levels?: 4 | 5;
 }
 
+const LEVELS = oneOf(4, 5);
+
+const LONG_MODE_RULES: OptionRules<LongModeState> = {
+  ...TABLE_RULES,
+  cr3: required(REGISTER_64),
+  rip: required(REGISTER_64),
+  rsp: required(REGISTER_64),
+  rflags: REGISTER_64,
+  fsBase: REGISTER_64,
+  gsBase: REGISTER_64,
+  levels: LEVELS,
+};
+
+const COMPATIBILITY_MODE_RULES: OptionRules<CompatibilityModeState> = {
+  ...TABLE_RULES,
+  cr3: required(REGISTER_64),
+  eip: required(REGISTER_32),
+  esp: required(REGISTER_32),
+  eflags: REGISTER_32,
+  levels: LEVELS,
+};
+
 /** PE, MP, ET, NE, WP, PG. */
 const CR0 = 0x8001_0033n;
 /** PAE, PGE, OSFXSR, OSXMMEXCPT. */
@@ -43,8 +66,12 @@ function enter(record: VcpuRecord, state: TableState & { cr3: bigint; levels?: 4
   setTables(record, state);
 }
 
-/** Puts a VCPU into 64-bit mode at ring 0 with flat segments: CS 0x10, SS 0x18, the others unusable. */
+/**
+ * Puts a VCPU into 64-bit mode at ring 0 with flat segments: CS 0x10, SS 0x18, the others unusable.
+ * @throws HvSimError ERR_HV_SIM_OPTIONS
+ */
 export function enterLongMode(record: VcpuRecord, state: LongModeState): void {
+  checkOptions('enterLongMode state', state, LONG_MODE_RULES);
   enter(record, state);
   record.set('rip', state.rip);
   record.set('rsp', state.rsp);
@@ -61,11 +88,13 @@ export function enterLongMode(record: VcpuRecord, state: LongModeState): void {
 /**
  * Puts a VCPU into compatibility mode, which is 32-bit code under long mode, at ring 0 with flat segments: CS 0x20, SS, DS
  * and ES 0x18, FS and GS unusable.
+ * @throws HvSimError ERR_HV_SIM_OPTIONS
  */
 export function enterCompatibilityMode(record: VcpuRecord, state: CompatibilityModeState): void {
+  checkOptions('enterCompatibilityMode state', state, COMPATIBILITY_MODE_RULES);
   enter(record, state);
-  record.set('rip', BigInt(state.eip >>> 0));
-  record.set('rsp', BigInt(state.esp >>> 0));
+  record.set('rip', BigInt(state.eip));
+  record.set('rsp', BigInt(state.esp));
   record.set('rflags', BigInt(state.eflags ?? 2));
   const { CODE_32, DATA, UNUSABLE } = SEGMENT_ATTRIBUTES;
   setSegment(record, 'cs', 0x20, CODE_32);

@@ -1,12 +1,13 @@
 import { type Gfn, type Gpa, ShutdownReason, type VcpuRecord } from '@introd/abi';
 import type { FullPort, MemoryRegion } from '@introd/glue';
-import { type ChaosOptions, checkChaos } from './chaos.js';
+import { CHAOS_RULES, type ChaosOptions } from './chaos.js';
 import { HvSimError } from './error.js';
 import { MachineCore } from './machine-core.js';
 import { MACHINE_LIMITS } from './memory-map.js';
+import { checkOptions, integer, type OptionRules, oneOf, optionGroup, required } from './option-rules.js';
 import { PhysicalMap, sortedRegions } from './physical-memory.js';
 import { SimPort } from './port.js';
-import { checkRaces, type RaceOptions } from './races.js';
+import { RACE_RULES, type RaceOptions } from './races.js';
 import { unsupportedText } from './unsupported-text.js';
 
 /** What a machine is made of. */
@@ -26,6 +27,26 @@ export interface MachineOptions {
   readonly race?: RaceOptions;
   readonly chaos?: ChaosOptions;
 }
+
+/** Furthest time from 1970 that a Date can be, in milliseconds (ECMA-262, 21.4.1.1). */
+const DATE_LIMIT = 8.64e15;
+
+const MACHINE_RULES: OptionRules<MachineOptions> = {
+  vcpus: integer('a number of VCPUs', 1, MACHINE_LIMITS.VCPUS),
+  memory: required({
+    mustBe: 'an array of regions { start, size }',
+    accepts: (value) => Array.isArray(value) && value.every((region) => typeof region === 'object' && region !== null),
+  }),
+  clockOrigin: {
+    mustBe: 'a Unix time in milliseconds',
+    accepts: (value) => typeof value === 'number' && Math.abs(value) <= DATE_LIMIT,
+  },
+  quantum: integer('a number of instructions', 1, 1_000_000),
+  interleave: oneOf('round-robin', 'seeded'),
+  seed: { mustBe: 'an integer below 2^53', accepts: Number.isSafeInteger },
+  race: optionGroup(RACE_RULES),
+  chaos: optionGroup(CHAOS_RULES),
+};
 
 /** How {@link Machine.run} ended. */
 export type RunResult = 'budget' | 'exit' | 'shutdown';
@@ -49,23 +70,14 @@ export class Machine {
 
   /** @throws HvSimError ERR_HV_SIM_OPTIONS, ERR_HV_SIM_NOT_BUILT */
   constructor(options: MachineOptions) {
-    const vcpus = options.vcpus ?? 1;
-    const quantum = options.quantum ?? 100;
-    if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MACHINE_LIMITS.VCPUS) {
-      throw new HvSimError('ERR_HV_SIM_OPTIONS', `a machine has 1 to ${MACHINE_LIMITS.VCPUS} VCPUs, not ${vcpus}`);
-    }
-    if (!Number.isInteger(quantum) || quantum < 1 || quantum > 1_000_000) {
-      throw new HvSimError('ERR_HV_SIM_OPTIONS', `the quantum is 1 to 1000000 instructions, not ${quantum}`);
-    }
-    this.#quantum = quantum;
+    checkOptions('Machine options', options, MACHINE_RULES);
+    this.#quantum = options.quantum ?? 100;
     this.#seed = options.seed ?? 1;
     this.#interleave = options.interleave ?? 'round-robin';
     this.#race = options.race ?? {};
     this.#chaos = options.chaos ?? {};
-    checkRaces(this.#race);
-    checkChaos(this.#chaos);
     this.#clockOrigin = options.clockOrigin ?? Date.UTC(2024, 0, 1);
-    this.#core = new MachineCore(new PhysicalMap(sortedRegions(options.memory)), vcpus);
+    this.#core = new MachineCore(new PhysicalMap(sortedRegions(options.memory)), options.vcpus ?? 1);
     this.reset();
   }
 

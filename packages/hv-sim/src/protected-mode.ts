@@ -1,5 +1,6 @@
 import type { VcpuRecord } from '@introd/abi';
-import { SEGMENT_ATTRIBUTES, setSegment, setTables, type TableState } from './segment-state.js';
+import { checkOptions, type OptionRules, oneOf, REGISTER_32, REGISTER_64, required } from './option-rules.js';
+import { SEGMENT_ATTRIBUTES, setSegment, setTables, TABLE_RULES, type TableState } from './segment-state.js';
 
 /** What {@link enterProtectedMode} needs to know. */
 export interface ProtectedModeState extends TableState {
@@ -13,6 +14,15 @@ export interface ProtectedModeState extends TableState {
   readonly eflags?: number;
 }
 
+const PROTECTED_MODE_RULES: OptionRules<ProtectedModeState> = {
+  ...TABLE_RULES,
+  paging: required(oneOf('none', '32-bit', 'pae')),
+  cr3: REGISTER_64,
+  eip: required(REGISTER_32),
+  esp: required(REGISTER_32),
+  eflags: REGISTER_32,
+};
+
 /** PE, MP, ET, NE, WP. */
 const CR0 = 0x1_0033n;
 const CR0_PG = 1n << 31n;
@@ -25,15 +35,17 @@ const EFER = 0x800n;
 /**
  * Puts a VCPU into 32-bit protected mode at ring 0 with flat segments: CS 0x20, SS, DS and ES 0x18, FS and GS unusable.
  * With PAE the PDPTE registers are loaded from `cr3` before the next instruction.
+ * @throws HvSimError ERR_HV_SIM_OPTIONS
  */
 export function enterProtectedMode(record: VcpuRecord, state: ProtectedModeState): void {
+  checkOptions('enterProtectedMode state', state, PROTECTED_MODE_RULES);
   record.set('cr0', state.paging === 'none' ? CR0 : CR0 | CR0_PG);
   record.set('cr3', state.cr3 ?? 0n);
   record.set('cr4', state.paging === 'pae' ? CR4 | CR4_PAE : CR4);
   record.set('cr8', 0n);
   record.set('efer', EFER);
-  record.set('rip', BigInt(state.eip >>> 0));
-  record.set('rsp', BigInt(state.esp >>> 0));
+  record.set('rip', BigInt(state.eip));
+  record.set('rsp', BigInt(state.esp));
   record.set('rflags', BigInt(state.eflags ?? 2));
   setTables(record, state);
   const { CODE_32, DATA, UNUSABLE } = SEGMENT_ATTRIBUTES;

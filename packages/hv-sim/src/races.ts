@@ -1,5 +1,5 @@
-import { HvSimError } from './error.js';
 import type { MachineCore } from './machine-core.js';
+import { integer, type OptionRules } from './option-rules.js';
 import { RandomNumbers } from './random-numbers.js';
 
 /**
@@ -18,13 +18,14 @@ export interface RaceOptions {
 /** Most instructions of a window: a second of guest time. */
 const LONGEST_WINDOW = 1_000_000;
 
-/** @throws HvSimError ERR_HV_SIM_OPTIONS */
-export function checkRaces(options: RaceOptions): void {
-  for (const [name, most] of Object.entries(options)) {
-    if (Number.isInteger(most) && most >= 0 && most <= LONGEST_WINDOW) continue;
-    throw new HvSimError('ERR_HV_SIM_OPTIONS', `race.${name} is 0 to ${LONGEST_WINDOW} instructions, not ${most}`);
-  }
-}
+const WINDOW = integer('a number of instructions', 0, LONGEST_WINDOW);
+
+/** What {@link RaceOptions} may hold. */
+export const RACE_RULES: OptionRules<RaceOptions> = {
+  betweenFaultAndDelivery: WINDOW,
+  insideCalls: WINDOW,
+  betweenReplyAndRetry: WINDOW,
+};
 
 /** Lets other VCPUs run in the windows of one port, as many instructions as the seed says. */
 export class Races {

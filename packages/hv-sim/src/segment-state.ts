@@ -1,4 +1,5 @@
 import type { SegmentName, VcpuRecord } from '@introd/abi';
+import { integer, type OptionRules, REGISTER_64 } from './option-rules.js';
 
 /** Attributes of flat segments at ring 0 in the record's form (SDM vol. 3C, table 25-2): code, data, busy TSS, no segment. */
 export const SEGMENT_ATTRIBUTES = {
@@ -16,6 +17,16 @@ export interface TableState {
   readonly idtBase?: bigint;
   readonly idtLimit?: number;
 }
+
+const TABLE_LIMIT = integer('a limit', 0, 0xffff);
+
+/** What {@link TableState} may hold. */
+export const TABLE_RULES: OptionRules<TableState> = {
+  gdtBase: REGISTER_64,
+  gdtLimit: TABLE_LIMIT,
+  idtBase: REGISTER_64,
+  idtLimit: TABLE_LIMIT,
+};
 
 /** Sets a segment register of a record. */
 export function setSegment(
