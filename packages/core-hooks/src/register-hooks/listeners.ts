@@ -42,24 +42,30 @@ export class Listeners<E> {
   }
 
   call(event: E): void {
-    this.callUntil(event, never);
+    const list = this.#list;
+    for (let at = 0; at < list.length; at++) {
+      this.#callOne(list[at]!, event);
+    }
   }
 
   /** Calls them until `isOver` says that the others need not be. */
   callUntil(event: E, isOver: (event: E) => boolean): void {
     const list = this.#list;
     for (let at = 0; at < list.length; at++) {
-      const listener = list[at]!;
-      if (!listener.removed) {
-        this.counters.hookCalls++;
-        try {
-          listener.callback(event);
-        } catch (cause) {
-          this.onThrow(cause);
-        }
-        if (isOver(event)) {
-          return;
-        }
+      this.#callOne(list[at]!, event);
+      if (isOver(event)) {
+        return;
+      }
+    }
+  }
+
+  #callOne(listener: Listener<E>, event: E): void {
+    if (!listener.removed) {
+      this.counters.hookCalls++;
+      try {
+        listener.callback(event);
+      } catch (cause) {
+        this.onThrow(cause);
       }
     }
   }
@@ -70,8 +76,4 @@ export class Listeners<E> {
     }
     this.#list = [];
   }
-}
-
-function never(): boolean {
-  return false;
 }

@@ -33,8 +33,10 @@ export class TickHooks {
 
   /** @internal */
   dispatch(record: VcpuRecord): void {
-    this.#event.time = record.exitTime;
-    this.#listeners.call(this.#event);
+    if (this.#listeners.size > 0) {
+      this.#event.time = record.exitTime;
+      this.#listeners.call(this.#event);
+    }
   }
 
   /** @internal */
