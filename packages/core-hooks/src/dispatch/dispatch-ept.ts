@@ -119,7 +119,7 @@ export class EptDispatcher {
       // The walker's reads, and its accessed and dirty bits, change no mapping.
       counters.pageWalks++;
       outcome.reason = 'page-walk';
-      return Verdict.ALLOWED;
+      return this.#inquiry.walksOverHidden() ? this.#conclusion.blockHidden() : Verdict.ALLOWED;
     }
     if (cause === ExitCause.EVENT_DELIVERY) {
       counters.eventDeliveries++;

@@ -135,13 +135,18 @@ export class ExitConclusion {
           this.#context.outcome.reason = 'read-supplied';
           return Verdict.ALLOWED_VIRTUAL;
         }
-        this.#context.outcome.reason = 'hidden-read';
-        const text = this.#inquiry.instruction?.text ?? 'the processor';
-        this.#context.report('hidden-read', `blocked a read of hidden bytes that no reply can show, by ${text}`);
-        counters.blocked++;
-        return Verdict.NOT_ALLOWED;
+        return this.blockHidden();
       }
     }
+  }
+
+  /** Blocks a read of hidden bytes that no reply can change. */
+  blockHidden(): Verdict {
+    this.#context.outcome.reason = 'hidden-read';
+    const text = this.#inquiry.instruction?.text ?? 'the processor';
+    this.#context.report('hidden-read', `blocked a read of hidden bytes that no reply can show, by ${text}`);
+    this.#context.counters.blocked++;
+    return Verdict.NOT_ALLOWED;
   }
 
   /** Blocks a store to a page table whose value nobody can tell. */

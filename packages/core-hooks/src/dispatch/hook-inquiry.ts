@@ -332,6 +332,14 @@ export class HookInquiry {
     }
   }
 
+  /** Whether the page walker is about to take hidden bytes for a page-table entry, which would tell what they are. Nobody is asked. */
+  walksOverHidden(): boolean {
+    const first = this.vcpu.u32[EXIT_GPA]! & OFFSET_MASK;
+    const end = first + (this.vcpu.u32[EXIT_SIZE]! || UNKNOWN_SIZE);
+    const reads = this.#context.hooks.pageOf(this.exitFrame)?.reads ?? [];
+    return reads.some((hook) => hook.hides && !hook.removed && hook.first < end && first < hook.end);
+  }
+
   /**
    * Looks for hidden bytes in the descriptor tables and the TSS, as far as they lie on the page of the exit: once the processor may read that
    * page, it reads those without a further exit. What the hooks say of them besides does not count.

@@ -102,6 +102,7 @@ export class CloakedPage {
         length,
         access: Access.READ,
         priority,
+        hides: true,
         callback: (event) => this.#bytes.onRead(event, this),
       });
       this.#armed = { gpa, write, read };

@@ -29,6 +29,8 @@ export interface PageHookOptions {
    * memory then; one that is left to the processor happens with the reply. What the event says of the write is what was decided about.
    */
   readonly committed?: ((event: AccessEvent) => void) | undefined;
+  /** For read hooks: the guest must not see the range as it is, so that the page walker does not take it for entries either. */
+  readonly hides?: boolean | undefined;
   /** What its calls are booked on when the engine has a ledger; by default access and address. */
   readonly name?: string | undefined;
   /**
@@ -69,6 +71,8 @@ export class PageHook {
   readonly entrySize: 4 | 8;
   readonly committed: ((event: AccessEvent) => void) | undefined;
   readonly concerns: ((first: number, end: number) => boolean) | undefined;
+  /** Whether nobody may see the range as it is, the page walker included. */
+  readonly hides: boolean;
   /** What the hook is a part of. */
   readonly parent: HookParent | undefined;
   /** @internal First byte in the page. */
@@ -97,6 +101,7 @@ export class PageHook {
     this.entrySize = typeof pagingStructure === 'object' ? pagingStructure.entrySize : 8;
     this.committed = options.committed;
     this.concerns = options.concerns;
+    this.hides = options.hides ?? false;
     this.#name = options.name;
     this.parent = options.parent;
     this.first = options.gpa & (PAGE_SIZE - 1);

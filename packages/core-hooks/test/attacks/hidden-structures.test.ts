@@ -92,4 +92,30 @@ describe('hidden bytes that the processor reads as a structure of its own', () =
       expect(guest.problems.map(({ kind }) => kind)).toEqual(hidden ? ['hidden-read'] : []);
     }
   });
+
+  it('are not a page-table entry; an entry beside them on the page is [1.2.6]', () => {
+    const output = DATA + 0x1_0000;
+    for (const hidden of [true, false]) {
+      const entry = TABLE + 8;
+      const guest = attackGuest(`mov rax, ${kernel(0x20_1000)}\nxor edx, edx\nmov rdx, [rax]`);
+      // The attacker's last-level table is the page with the hidden bytes.
+      guest.machine.writePhysical(0x3008 as Gpa, bytesOf(BigInt(TABLE) | 7n));
+      guest.machine.writePhysical(entry as Gpa, bytesOf(BigInt(output) | 0x67n));
+      guest.machine.writePhysical(output as Gpa, bytesOf(0x5555n));
+      guest.engine.addressSpaces = { systemCr3: BigInt(PML4) as Cr3, isKnown: () => true };
+      const va = hidden ? entry : entry + 8;
+      guest.engine.cloaks.hide({
+        cr3: BigInt(PML4) as Cr3,
+        va: kernel(va),
+        length: 8,
+        original: undefined,
+        patched: hidden ? bytesOf(BigInt(output) | 0x67n) : undefined,
+        apply: true,
+      });
+      guest.run(200);
+      expect(guest.vcpu.get('rdx')).toBe(hidden ? 0n : 0x5555n);
+      expect(guest.engine.counters.pageWalks).toBeGreaterThan(0);
+      expect(guest.problems.map(({ kind }) => kind)).toEqual(hidden ? ['hidden-read'] : []);
+    }
+  });
 });
