@@ -23,6 +23,7 @@ import { StorePlan } from './dispatch/store-plan.js';
 import { VectorState } from './dispatch/vector-state.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 import { CoreHooksError } from './error.js';
+import { releaseGuest } from './guest-pause.js';
 import { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
 import { type CodeImages, noCodeImages } from './guest-system/code-images.js';
 import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
@@ -445,6 +446,7 @@ export class Engine {
     }
     this.translator.clear();
     this.#pages.clear();
+    releaseGuest(this.#context);
     this.#tryTwice('backend', 'the backend refused to close', () => this.port.close());
   }
 
@@ -542,11 +544,16 @@ export class Engine {
     this.hooks.translation.resume();
   }
 
+  /** Does not throw: an exit is replied to whatever happens. */
   #commitRemovals(): void {
-    this.hooks.translation.commitRemovals();
-    this.hooks.pageTable.commitRemovals();
-    this.hooks.page.commitRemovals();
-    this.#registerHooks.commitRemovals();
+    try {
+      this.hooks.translation.commitRemovals();
+      this.hooks.pageTable.commitRemovals();
+      this.hooks.page.commitRemovals();
+      this.#registerHooks.commitRemovals();
+    } catch (cause) {
+      this.#report('handler', 'taking removed hooks out failed', cause);
+    }
   }
 
   #reply(record: VcpuRecord, index: number, verdict: Verdict): void {

@@ -25,16 +25,25 @@ export function whilePaused<T>(context: PauseContext, action: () => T): T {
   }
 }
 
-/** Takes one pause back. A refusal is reported, and it is tried once more: a guest must not be left standing. */
-export function resumeGuest({ port, report }: PauseContext): void {
-  try {
-    port.resume();
-  } catch (cause) {
-    report('backend', 'the backend refused to resume the guest', cause);
+/**
+ * Takes one pause back. A refusal is reported, and it is tried once more: a guest must not be left standing.
+ * @returns whether the backend took it
+ */
+export function resumeGuest({ port, report }: PauseContext): boolean {
+  for (let attempt = 1; attempt <= 2; attempt++) {
     try {
       port.resume();
-    } catch (again) {
-      report('backend', 'the backend refused twice to resume the guest', again);
+      return true;
+    } catch (cause) {
+      report('backend', 'the backend refused to resume the guest', cause);
     }
+  }
+  return false;
+}
+
+/** Takes every pause back that is left, whoever made it: after this nobody could. */
+export function releaseGuest(context: PauseContext): void {
+  for (let left = context.port.pauseCount; left > 0; left--) {
+    resumeGuest(context);
   }
 }

@@ -358,8 +358,8 @@ export class TranslationHooks implements EntryFollower {
   /** Lets the VCPUs go on that were stopped for hooks of high priority. @internal After the new rights are in force. */
   resume(): void {
     if (this.#paused) {
-      this.#paused = false;
-      resumeGuest(this.#context);
+      // What was refused is reported, and so it is tried again at the next commit.
+      this.#paused = !resumeGuest(this.#context);
     }
   }
 
