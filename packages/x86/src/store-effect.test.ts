@@ -1,7 +1,14 @@
 import { createVcpuRecord, type VcpuRecord } from '@introd/abi';
 import fc from 'fast-check';
 import { describe, expect, inject, it } from 'vitest';
-import { DecodedInstruction, decodeInstruction, StoreEffect, type VectorRegisters, writtenValue } from './index.js';
+import {
+  type Bitness,
+  DecodedInstruction,
+  decodeInstruction,
+  StoreEffect,
+  type VectorRegisters,
+  writtenValue,
+} from './index.js';
 
 const scale = inject('scale');
 const IP = 0x1_0000n;
@@ -12,8 +19,8 @@ const ZF = 0x40n;
 const SF = 0x80n;
 const OF = 0x800n;
 
-function decode(hex: string): DecodedInstruction {
-  const instruction = decodeInstruction(Buffer.from(hex.replaceAll(' ', ''), 'hex'), IP);
+function decode(hex: string, bitness: Bitness = 64): DecodedInstruction {
+  const instruction = decodeInstruction(Buffer.from(hex.replaceAll(' ', ''), 'hex'), IP, bitness);
   if (!(instruction instanceof DecodedInstruction)) {
     throw new Error(`${hex} is ${instruction}`);
   }
@@ -31,6 +38,7 @@ function run(
   old: bigint,
   registers: Readonly<Record<string, bigint>> = {},
   source = 0n,
+  bitness: Bitness = 64,
 ): Outcome | undefined {
   const vcpu = createVcpuRecord(0);
   vcpu.set('rflags', 2n);
@@ -40,7 +48,7 @@ function run(
   }
   const effect = new StoreEffect();
   const half = (value: bigint, shift: bigint): number => Number(BigInt.asUintN(32, value >> shift));
-  if (!effect.compute(decode(hex), vcpu, half(old, 0n), half(old, 32n), half(source, 0n), half(source, 32n))) {
+  if (!effect.compute(decode(hex, bitness), vcpu, half(old, 0n), half(old, 32n), half(source, 0n), half(source, 32n))) {
     return undefined;
   }
   const value = (BigInt(effect.newHigh) << 32n) | BigInt(effect.newLow);
@@ -229,6 +237,14 @@ describe('StoreEffect', () => {
     expect(run('6a ff', 0n, { rsp: 0x1000n })!.value).toBe((1n << 64n) - 1n);
     const pop = run('8f 03', 0n, { rsp: 0x1000n }, 99n)!;
     expect([pop.value, pop.vcpu.get('rsp')]).toEqual([99n, 0x1008n]);
+  });
+
+  it('raises the level of a selector: ARPL', () => {
+    // arpl [ebx], dx
+    expect(run('63 13', 0x20n, { rdx: 3n }, 0n, 32)).toMatchObject({ value: 0x23n, complete: true });
+    expect(run('63 13', 0x20n, { rdx: 3n }, 0n, 32)!.vcpu.get('rflags')).toBe(0x42n);
+    const kept = run('63 13', 0x23n, { rdx: 1n, rflags: 0xd7n }, 0n, 32)!;
+    expect([kept.value, kept.vcpu.get('rflags'), kept.vcpu.get('rip')]).toEqual([0x23n, 0x97n, IP + 2n]);
   });
 
   it('knows the value of a shift or a call, but leaves the instruction to the processor', () => {

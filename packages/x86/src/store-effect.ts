@@ -193,6 +193,14 @@ export class StoreEffect {
       case StoreOperation.BTC:
         this.#changeBit(operation, oldLow, oldHigh, low & (size * 8 - 1));
         return true;
+      case StoreOperation.ARPL: {
+        // The privilege level becomes at least that of the source (SDM vol. 2A, ARPL).
+        const raised = (oldLow & 3) < (low & 3);
+        this.#store(raised ? (oldLow & ~3) | (low & 3) : oldLow, 0);
+        this.#flagsMask = Flag.ZF;
+        this.#flags = raised ? Flag.ZF : 0;
+        return true;
+      }
       case StoreOperation.MOVBE:
         this.#storeReversed(low, high);
         return true;

@@ -61,6 +61,8 @@ export const StoreOperation = {
   COPY: 44,
   /** ENTER without nested levels: RBP. */
   ENTER: 45,
+  /** Memory's selector, with at least the privilege level of the source's. */
+  ARPL: 46,
 } as const;
 /** One of the {@link StoreOperation} numbers. */
 export type StoreOperation = (typeof StoreOperation)[keyof typeof StoreOperation];
@@ -138,6 +140,7 @@ const OPERATIONS: readonly (readonly [StoreOperation, ...Mnemonic[]])[] = [
   [StoreOperation.RCL, Mnemonic.Rcl],
   [StoreOperation.RCR, Mnemonic.Rcr],
   [StoreOperation.MOVBE, Mnemonic.Movbe],
+  [StoreOperation.ARPL, Mnemonic.Arpl],
   [StoreOperation.SHLD, Mnemonic.Shld],
   [StoreOperation.SHRD, Mnemonic.Shrd],
   [

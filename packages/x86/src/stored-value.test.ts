@@ -187,6 +187,16 @@ const FORMS: readonly (readonly [name: string, hex: string, size: number, bitnes
     32,
     (r) => [0n, 8n, 16n, 24n].reduce((sum, at) => (sum << 8n) | ((r.rdx >> at) & 0xffn), 0n),
   ],
+  ...([16, 32] as const).map(
+    (bitness) =>
+      [
+        `arpl [${bitness === 16 ? 'bx' : 'ebx'}], dx`,
+        bitness === 16 ? '63 17' : '63 13',
+        2,
+        bitness,
+        (r: Registers, old: bigint) => ((old & 3n) < (r.rdx & 3n) ? (old & ~3n) | (r.rdx & 3n) : old),
+      ] as const,
+  ),
   ['movdiri [rbx], rdx', '48 0f 38 f9 13', 8, 64, (r) => r.rdx],
 ];
 

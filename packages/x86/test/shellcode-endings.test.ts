@@ -30,7 +30,7 @@ describe('how an emulation ends', () => {
     ['memory-outside', 64, 'b8 00 00 fd 7f 67 c7 00 00 00 00 00', CODE + 5n],
     ['rip-outside', 64, 'c3', 0n],
     ['unsupported-instruction', 64, 'e4 10', CODE],
-    ['unsupported-instruction', 64, '0f ae 14 24', CODE],
+    ['unsupported-instruction', 64, '0f ae 0c 24', CODE],
     ['invalid-instruction', 64, '06', CODE],
     ['no-privilege', 64, 'f4', CODE],
     ['no-privilege', 32, '0f 20 c0', CODE],

@@ -1,6 +1,16 @@
-import type { ShellcodeOptions, ShellcodeResult } from '@introd/x86/shellcode';
+import { ShellcodeFlag, type ShellcodeOptions, type ShellcodeResult } from '@introd/x86/shellcode';
 import { describe, expect, test } from 'vitest';
-import { CODE, ring0, run } from './shellcode-run.js';
+import { bytes, CODE, ring0, run, STACK } from './shellcode-run.js';
+
+/** An XMM register as the manuals print it, highest byte first, in halves. */
+const xmm = (...values: readonly string[]): BigUint64Array => {
+  const halves = new BigUint64Array(32);
+  values.forEach((text, register) => {
+    halves[2 * register] = BigInt(`0x${text.slice(16)}`);
+    halves[2 * register + 1] = BigInt(`0x${text.slice(0, 16)}`);
+  });
+  return halves;
+};
 
 describe('where processor and bddisasm differ', () => {
   const both = (bitness: 32 | 64, code: string, options: Partial<ShellcodeOptions> = {}) =>
@@ -55,15 +65,6 @@ describe('where processor and bddisasm differ', () => {
 });
 
 describe('vector instructions that no recorded vector has', () => {
-  /** An XMM register as the manuals print it, highest byte first, in halves. */
-  const xmm = (...values: readonly string[]): BigUint64Array => {
-    const halves = new BigUint64Array(32);
-    values.forEach((text, register) => {
-      halves[2 * register] = BigInt(`0x${text.slice(16)}`);
-      halves[2 * register + 1] = BigInt(`0x${text.slice(0, 16)}`);
-    });
-    return halves;
-  };
   const shown = (result: ShellcodeResult, register: number): string =>
     [1, 0].map((half) => (result.xmm[2 * register + half] as bigint).toString(16).padStart(16, '0')).join('');
 
@@ -103,5 +104,112 @@ describe('vector instructions that no recorded vector has', () => {
   test('an aligned move of an odd address faults, an unaligned one does not', () => {
     expect(run(64, '0f 28 44 24 08 90')).toMatchObject({ status: 'halted', rip: CODE });
     expect(run(64, '0f 10 44 24 08 90')).toMatchObject({ status: 'halted', rip: CODE + 6n });
+  });
+});
+
+describe('instructions behind which code could hide', () => {
+  /** The flags that a load of the last x87 instruction's address raises, when it is saved like this. */
+  const loadsRip = (bitness: 32 | 64, save: string, load: string, options: Partial<ShellcodeOptions> = {}): boolean => {
+    const { status, flags } = run(bitness, `d9 ee ${save} ${load}`, options); // fldz
+    expect(status).toBe('halted');
+    return (flags & ShellcodeFlag.LOAD_RIP) !== 0;
+  };
+
+  test('FNSAVE keeps the address of the last x87 instruction', () => {
+    // sub esp, 6ch; fnsave [esp]; mov ebx, [esp+0ch], against its control word
+    expect(loadsRip(32, '83 ec 6c dd 34 24', '8b 5c 24 0c')).toBe(true);
+    expect(loadsRip(32, '83 ec 6c dd 34 24', '8b 5c 24 00')).toBe(false);
+    expect(run(32, 'd9 ee 83 ec 6c dd 34 24 8b 5c 24 0c').registers.rbx).toBe(CODE);
+    // A second one finds the unit as FNINIT leaves it: fnsave [esp]; fnstenv [esp]; mov ebx, [esp+0ch]
+    expect(run(32, 'd9 ee 83 ec 6c dd 34 24 d9 34 24 8b 5c 24 0c').registers.rbx).toBe(0n);
+  });
+
+  test.each([
+    ['XSAVE', '0f ae 24 24'],
+    ['XSAVE64', '48 0f ae 24 24'],
+    ['XSAVEC', '0f c7 24 24'],
+    ['XSAVEOPT', '0f ae 34 24'],
+  ])('%s does when it saves the state of the x87 unit', (_name, save) => {
+    const load = '48 8b 5c 24 08'; // mov rbx, [rsp+8]
+    expect(loadsRip(64, `b0 07 ${save}`, load)).toBe(true);
+    expect(loadsRip(64, `b0 06 ${save}`, load)).toBe(false);
+    expect(run(64, `d9 ee b0 07 ${save} ${load}`).registers.rbx).toBe(CODE);
+    // mov al, 7; add rsp, 8; the area is not aligned: the processor faults there
+    expect(run(64, `b0 07 48 83 c4 08 ${save}`)).toMatchObject({ status: 'halted', rip: CODE + 6n });
+  });
+
+  test.each([
+    ['fnstsw ax', 64, '66 83 c8 ff df e0', { rax: 0n }],
+    ['fnstcw [rsp]; mov eax, [rsp]', 64, 'd9 3c 24 8b 04 24', { rax: 0x37fn }],
+    ['stmxcsr [rsp]; mov eax, [rsp]', 64, '0f ae 1c 24 8b 04 24', { rax: 0x1f80n }],
+    ['vstmxcsr [rsp]; mov eax, [rsp]', 64, 'c5 f8 ae 1c 24 8b 04 24', { rax: 0x1f80n }],
+    // mov dword [rsp], 9fc0h; ldmxcsr [rsp]; stmxcsr [rsp+8]; mov eax, [rsp+8]
+    ['ldmxcsr', 64, 'c7 04 24 c0 9f 00 00 0f ae 14 24 0f ae 5c 24 08 8b 44 24 08', { rax: 0x9fc0n }],
+    ['smsw eax', 64, '0f 01 e0', { rax: 0x8005_0033n }],
+    ['smsw [rsp]; mov eax, [rsp]: two bytes', 64, '0f 01 24 24 8b 04 24', { rax: 0x33n }],
+    ['sldt eax', 64, '83 c8 ff 0f 00 c0', { rax: 0n }],
+    ['str eax', 64, '0f 00 c8', { rax: 0x40n }],
+    ['str eax in 32-bit code', 32, '0f 00 c8', { rax: 0x28n }],
+    ['sgdt [rsp]; mov eax, [rsp+2]', 64, '0f 01 04 24 8b 44 24 02', { rax: 0n }],
+    ['rdpid rax', 64, '83 c8 ff f3 0f c7 f8', { rax: 0n }],
+    ['xgetbv of XCR0', 64, '31 c9 83 ca ff 0f 01 d0', { rax: 7n, rdx: 0n }],
+    ['rdsspq rax: nothing without shadow stacks', 64, '6a 05 58 f3 48 0f 1e c8', { rax: 5n }],
+    ['wrfsbase rax; rdfsbase rcx', 64, 'b8 78 56 34 12 f3 48 0f ae d0 f3 48 0f ae c1', { rcx: 0x1234_5678n }],
+    ['serialize; xabort 1: nothing', 64, '0f 01 e8 c6 f8 01', {}],
+    ['movdiri [rsp], ecx; mov eax, [rsp]', 64, '6a 05 59 0f 38 f9 0c 24 8b 04 24', { rax: 5n }],
+    // push 23h; push 12345678h
+    ['lfs eax, [esp]', 32, '6a 23 68 78 56 34 12 0f b4 04 24', { rax: 0x1234_5678n }],
+    ['les ebx, [esp]', 32, '6a 23 68 78 56 34 12 c4 1c 24 8c c0', { rax: 0x23n, rbx: 0x1234_5678n }],
+  ] as const)('%s', (_name, bitness, code, registers) => {
+    const result = run(bitness, code, { controlRegisters: { cr0: 0x8005_0033n } });
+    expect(result).toMatchObject({ status: 'halted', flags: 0, registers });
+    // All of it was executed: what ended it is the INT3 behind.
+    expect(result.rip).toBe(CODE + BigInt(bytes(code).length));
+  });
+
+  test('XTEST tells that there is no transaction, and clears the other flags', () => {
+    // stc; xtest
+    const { rflags, rip } = run(64, 'f9 0f 01 d6');
+    expect([rflags, rip]).toEqual([0x242n, CODE + 4n]);
+  });
+
+  test.each([
+    ['LDMXCSR of reserved bits', 64, 'c7 04 24 00 00 01 00 0f ae 14 24', CODE + 7n, 'halted'],
+    ['XGETBV of a register that there is not', 64, '6a 02 59 0f 01 d0', CODE + 3n, 'halted'],
+    ['LES of a selector that cannot be right', 32, '6a 07 6a 00 c4 1c 24', CODE + 4n, 'invalid-selector'],
+    ['XSAVES by user code', 64, '0f c7 2c 24', CODE, 'no-privilege'],
+  ] as const)('%s ends it', (_name, bitness, code, rip, status) => {
+    expect(run(bitness, code)).toMatchObject({ status, rip });
+  });
+
+  test('MASKMOVDQU stores the bytes that the mask selects, and asks for no others', () => {
+    // mov rdi, rsp; maskmovdqu xmm0, xmm1
+    const stores: string[] = [];
+    const options: Partial<ShellcodeOptions> = {
+      xmm: xmm('0f0e0d0c0b0a09080706050403020100', '80000000000000000000000000ff8000'),
+      onMemoryAccess: ({ address, stored }) => {
+        stores.push(`${(address - STACK).toString(16)} ${Buffer.from(stored ?? []).toString('hex')}`);
+      },
+    };
+    expect(run(64, '48 89 e7 66 0f f7 c1', options).status).toBe('halted');
+    expect(stores).toEqual(['1001 0102', '100f 0f']);
+    // maskmovq mm0, mm1: the mask is zero
+    stores.length = 0;
+    expect(run(64, '48 89 e7 0f f7 c1', options).status).toBe('halted');
+    expect(stores).toEqual([]);
+  });
+
+  test('VZEROUPPER and VZEROALL clear what they say', () => {
+    // vmovdqu ymm0, [rsp]; ...; vmovdqu [rsp], ymm0
+    const cleared = (code: string): number[] => {
+      const stack = new Uint8Array(0x2000).fill(0x5a);
+      const result = run(64, `c5 fe 6f 04 24 ${code} c5 fe 7f 04 24`, { stack });
+      expect(result.status).toBe('halted');
+      return [...result.stack.subarray(0x1000, 0x1020)];
+    };
+    const bytesOf = (low: number, high: number): number[] => [...Array(16).fill(low), ...Array(16).fill(high)];
+    expect(cleared('')).toEqual(bytesOf(0x5a, 0x5a));
+    expect(cleared('c5 f8 77')).toEqual(bytesOf(0x5a, 0));
+    expect(cleared('c5 fc 77')).toEqual(bytesOf(0, 0));
   });
 });

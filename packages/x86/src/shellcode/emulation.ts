@@ -50,6 +50,8 @@ export class Emulation {
   /** The same, and the elements of repeated ones: what the limit is for. */
   steps = 0;
   readonly maxSteps: number;
+  /** Control and status of SSE: every exception masked, as Windows begins a thread. */
+  mxcsr = 0x1f80;
   /** Address of the last x87 instruction. */
   fpuRipLow = 0;
   fpuRipHigh = 0;

@@ -8,6 +8,7 @@ import { decimalHandlers } from './decimal-instructions.js';
 import type { Handler } from './instruction.js';
 import { moveHandlers } from './move-instructions.js';
 import { multiplyHandlers } from './multiply-instructions.js';
+import { processorStateHandlers } from './processor-state.js';
 import { shiftHandlers } from './shift-instructions.js';
 import { stackHandlers } from './stack-instructions.js';
 import { stringHandlers } from './string-instructions.js';
@@ -25,6 +26,7 @@ const handlers = new Map<Mnemonic, Handler>([
   ...decimalHandlers,
   ...moveHandlers,
   ...multiplyHandlers,
+  ...processorStateHandlers,
   ...shiftHandlers,
   ...stackHandlers,
   ...stringHandlers,

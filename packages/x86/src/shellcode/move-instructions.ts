@@ -1,4 +1,4 @@
-import { Flag } from '../arithmetic.js';
+import { Flag, STATUS_FLAGS } from '../arithmetic.js';
 import { Mnemonic } from '../decoder.js';
 import { conditionHolds } from './condition.js';
 import type { Emulation } from './emulation.js';
@@ -153,6 +153,9 @@ const hints = [
   Mnemonic.Nop,
   Mnemonic.Reservednop,
   Mnemonic.Pause,
+  // Without shadow stacks they change nothing (SDM vol. 2B, RDSSP).
+  Mnemonic.Rdsspd,
+  Mnemonic.Rdsspq,
   Mnemonic.Endbr32,
   Mnemonic.Endbr64,
   Mnemonic.Prefetch,
@@ -168,6 +171,9 @@ const hints = [
   Mnemonic.Lfence,
   Mnemonic.Mfence,
   Mnemonic.Sfence,
+  Mnemonic.Serialize,
+  // Outside a transaction (SDM vol. 2D, XABORT).
+  Mnemonic.Xabort,
 ];
 
 /** Moves between registers and memory, and of single flags. */
@@ -175,10 +181,13 @@ export const moveHandlers = new Map<Mnemonic, Handler>([
   [Mnemonic.Mov, move],
   [Mnemonic.Movzx, move],
   [Mnemonic.Movnti, move],
+  [Mnemonic.Movdiri, move],
   [Mnemonic.Movsx, moveSigned],
   [Mnemonic.Movsxd, moveSigned],
   ...conditionalMoves.map((mnemonic): [Mnemonic, Handler] => [mnemonic, moveConditional]),
   ...conditionalSets.map((mnemonic): [Mnemonic, Handler] => [mnemonic, setConditional]),
+  // Outside a transaction, and there are none (SDM vol. 2D, XTEST).
+  [Mnemonic.Xtest, (m) => m.setFlags(STATUS_FLAGS, ZF)],
   [Mnemonic.Lea, loadAddress],
   [Mnemonic.Xchg, exchange],
   [Mnemonic.Xlatb, translateByte],

@@ -5,7 +5,7 @@
 export const ShellcodeFlag = {
   /** Mostly NOP instructions from the entry to the limit. */
   NOP_SLED: 0x1,
-  /** A saved instruction pointer is loaded: CALL and POP, FNSTENV or FXSAVE and a load. */
+  /** A saved instruction pointer is loaded: CALL and POP; FNSTENV, FNSAVE, FXSAVE or XSAVE and a load. */
   LOAD_RIP: 0x2,
   /** Bytes that the code wrote are executed. */
   WRITE_SELF: 0x4,
@@ -39,7 +39,8 @@ export const ShellcodeFlag = {
  * How an emulation ended. None of them says that the code is harmless or not: that is what the flags are for.
  * - `limit`: as many instructions as were allowed.
  * - `halted`: at an instruction that is known but goes where the emulation does not follow (interrupts, system calls,
- *   far transfers, a division that faults, descriptor tables).
+ *   far transfers, SIDT, and in ring 0 SWAPGS, RDMSR and WRMSR), or that faults (a division, a bound, an address that is not aligned,
+ *   a reserved bit).
  * - `memory-outside`: an access outside code and stack that nobody answered.
  * - `rip-outside`: the next instruction is not, or not all, in the code.
  * - `unsupported-instruction`: an instruction that the emulator does not know.

@@ -1,6 +1,6 @@
 import { Mnemonic } from '../decoder.js';
 import type { Emulation } from './emulation.js';
-import { type EmulatedInstruction, type Handler, OperandKind } from './instruction.js';
+import { type EmulatedInstruction, type Handler, NO_REGISTER, OperandKind } from './instruction.js';
 import {
   other,
   out,
@@ -8,9 +8,12 @@ import {
   readVector,
   requireAligned,
   source,
+  VECTOR_SIZE,
   writePart,
   writeVector,
 } from './vector-operands.js';
+
+const RDI = 7;
 
 /** All of the source; what the destination has above it becomes 0. */
 function moveUnaligned(m: Emulation, i: EmulatedInstruction): void {
@@ -99,6 +102,37 @@ function moveMask(m: Emulation, i: EmulatedInstruction): void {
   m.write(i, i.first, mask >>> 0, 0);
 }
 
+/** MASKMOVDQU and MASKMOVQ: to DS:RDI, the bytes whose byte in the mask has its top bit set; a store for each that stand together. */
+function moveMasked(m: Emulation, i: EmulatedInstruction): void {
+  readVector(m, i, i.second, out);
+  readVector(m, i, i.third, source);
+  const { size } = i.second;
+  let begin = 0;
+  while (begin < size) {
+    let end = begin;
+    while (end < size && source[end]! >= 0x80) end++;
+    if (end > begin) {
+      m.addressLow = m.general[2 * RDI]!;
+      m.addressHigh = m.general[2 * RDI + 1]!;
+      m.moveAddress(0, i.addressSize);
+      if (i.segment !== NO_REGISTER) m.addSegment(i.segment);
+      m.moveAddress(begin, m.wide ? 8 : 4);
+      m.memory.storeBytes(m.addressLow, m.addressHigh, out.slice(begin, end));
+    }
+    begin = end + 1;
+  }
+}
+
+/** VZEROUPPER and VZEROALL, of as many registers as the code can name. */
+function zeroVectors(from: number): Handler {
+  return (m) => {
+    const registers = m.wide ? 16 : 8;
+    for (let register = 0; register < registers; register++) {
+      m.vectors.fill(0, VECTOR_SIZE * register + from, VECTOR_SIZE * (register + 1));
+    }
+  };
+}
+
 function clearMmx(m: Emulation): void {
   m.mmx.fill(0);
 }
@@ -176,5 +210,10 @@ export const vectorHandlers = new Map<Mnemonic, Handler>([
   [Mnemonic.Vpbroadcastq, broadcast(8)],
   [Mnemonic.Pmovmskb, moveMask],
   [Mnemonic.Vpmovmskb, moveMask],
+  [Mnemonic.Maskmovdqu, moveMasked],
+  [Mnemonic.Vmaskmovdqu, moveMasked],
+  [Mnemonic.Maskmovq, moveMasked],
+  [Mnemonic.Vzeroupper, zeroVectors(16)],
+  [Mnemonic.Vzeroall, zeroVectors(0)],
   [Mnemonic.Emms, clearMmx],
 ]);
