@@ -6,12 +6,20 @@ export type GlueErrorCode =
   | 'ERR_GLUE_NOT_SUPPORTED'
   /** Second-level rights that cannot be expressed (write without read). */
   | 'ERR_GLUE_ACCESS_NOT_EXPRESSIBLE'
+  /** Rights that are no combination of the bits of `Access`. */
+  | 'ERR_GLUE_BAD_ACCESS'
   /** An address or range outside the guest's memory. */
   | 'ERR_GLUE_NO_MEMORY'
   /** A VCPU number that the guest does not have. */
   | 'ERR_GLUE_NO_SUCH_VCPU'
   /** A reply to a VCPU that stands at no exit, or a second reply. */
   | 'ERR_GLUE_NOT_AT_EXIT'
+  /** A reply that there is not. */
+  | 'ERR_GLUE_BAD_REPLY'
+  /** An exit to be switched that there is not. */
+  | 'ERR_GLUE_BAD_EXIT'
+  /** A compare-exchange of a size that there is not, or misaligned. */
+  | 'ERR_GLUE_BAD_EXCHANGE'
   /** `resume` without `pause`. */
   | 'ERR_GLUE_NOT_PAUSED'
   /** An event is already waiting to be injected into the VCPU. */

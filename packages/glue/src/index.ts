@@ -1,4 +1,5 @@
 export { Account, type AccountKind, type AccountLine, accounting, Ledger, type LedgerOptions } from './accounting.js';
+export { checkExchange, checkPageAccess, checkReply, checkSwitchedExit } from './argument-checks.js';
 export { GlueError, type GlueErrorCode } from './error.js';
 export { checkInjectedEvent, hasErrorCode } from './injected-event.js';
 export {

@@ -61,7 +61,8 @@ export interface WriteCapability {
    * Replaces a value of 1, 2, 4 or 8 bytes if memory still holds the expected one, in one step that no VCPU can see
    * half of. Values are given as two unsigned 32-bit halves; `address` is a multiple of `size`.
    * @returns whether memory held the expected value and now holds the new one.
-   * @throws GlueError ERR_GLUE_NO_MEMORY when the address is not RAM.
+   * @throws GlueError ERR_GLUE_BAD_EXCHANGE for another size or a misaligned address, ERR_GLUE_NO_MEMORY when the address
+   *   is not RAM
    */
   compareExchange(
     address: Gpa,
@@ -174,20 +175,26 @@ export interface ExitsCapability {
   /**
    * Lets a VCPU go on. The reply's details (`replyValue`, `replyData`) are in its record. For the guest record the action is
    * {@link Reply}.RETRY; a shutdown has no reply.
-   * @throws GlueError ERR_GLUE_NOT_AT_EXIT
+   * @throws GlueError ERR_GLUE_BAD_REPLY for an action that is none of {@link Reply}, ERR_GLUE_NO_SUCH_VCPU,
+   *   ERR_GLUE_NOT_AT_EXIT; the VCPU then stays where it is
    */
   reply(index: number, action: Reply): void;
-  /** Switches a kind of exit on or off. */
+  /**
+   * Switches a kind of exit on or off.
+   * @throws GlueError ERR_GLUE_BAD_EXIT for an unknown kind, or a register that it does not have; ERR_GLUE_NOT_SUPPORTED
+   *   when the backend cannot watch that many registers
+   */
   setExit(exit: SwitchedExit, on: boolean): void;
 }
 
 /** Second-level rights of guest frames, the same for all VCPUs, separate from the guest's own tables. */
 export interface PageAccessCapability {
-  /** Rights of a frame; {@link Access}.ALL unless set. */
+  /** Rights of a frame; {@link Access}.ALL unless set, and of what is not RAM. */
   getPageAccess(frame: Gfn): Access;
   /**
    * Sets the rights of a frame. They hold for every VCPU after {@link flushPageAccess}, and may hold before.
-   * @throws GlueError ERR_GLUE_ACCESS_NOT_EXPRESSIBLE for write without read, ERR_GLUE_NO_MEMORY when the frame is not RAM
+   * @throws GlueError ERR_GLUE_BAD_ACCESS for what is no {@link Access}, ERR_GLUE_ACCESS_NOT_EXPRESSIBLE for write without
+   *   read, ERR_GLUE_NO_MEMORY when the frame is not RAM
    */
   setPageAccess(frame: Gfn, access: Access): void;
   /**

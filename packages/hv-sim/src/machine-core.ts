@@ -216,9 +216,14 @@ export class MachineCore {
     this.cpu.markStale();
   }
 
+  /** Position in RAM of a frame, in bytes from its start; -1 when it is not RAM. */
+  framePosition(frame: Gfn | number): number {
+    return Number.isInteger(frame) ? this.physical.position(frame * PAGE_SIZE) : -1;
+  }
+
   /** The live bytes of a frame. */
   page(frame: Gfn | number): Uint8Array | undefined {
-    const position = this.physical.position(frame * PAGE_SIZE);
+    const position = this.framePosition(frame);
     return position < 0 ? undefined : this.bytes.subarray(this.ram + position, this.ram + position + PAGE_SIZE);
   }
 

@@ -1,18 +1,11 @@
-import {
-  Access,
-  accessText,
-  ExitKind,
-  type Gfn,
-  type Gpa,
-  isExpressible,
-  PAGE_SIZE,
-  Reply,
-  u32Index,
-  type VcpuRecord,
-} from '@introd/abi';
+import { Access, ExitKind, type Gfn, type Gpa, PAGE_SIZE, Reply, u32Index, type VcpuRecord } from '@introd/abi';
 import {
   type Capability,
+  checkExchange,
   checkInjectedEvent,
+  checkPageAccess,
+  checkReply,
+  checkSwitchedExit,
   type FullPort,
   GlueError,
   hasErrorCode,
@@ -135,9 +128,10 @@ export class SimPort implements FullPort {
     newHigh: number,
   ): boolean {
     this.#enter();
+    checkExchange(address, size);
     const position = this.core.physical.position(address);
-    if (position < 0 || address % size !== 0) {
-      throw new GlueError('ERR_GLUE_NO_MEMORY', 'compare-exchange outside of RAM or misaligned', {
+    if (position < 0) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', 'compare-exchange outside of RAM', {
         address: `0x${address.toString(16)}`,
       });
     }
@@ -228,6 +222,7 @@ export class SimPort implements FullPort {
 
   reply(index: number, action: Reply): void {
     this.#enter();
+    checkReply(action);
     const block = index === this.vcpuCount ? GUEST_BLOCK : index;
     const record = block === GUEST_BLOCK ? this.guestRecord : this.core.records[block];
     if (!record) throw new GlueError('ERR_GLUE_NO_SUCH_VCPU', `the guest has no record ${index}`);
@@ -241,6 +236,7 @@ export class SimPort implements FullPort {
 
   setExit(exit: SwitchedExit, on: boolean): void {
     this.#enter();
+    checkSwitchedExit(exit);
     const register = 'register' in exit ? exit.register : 0;
     if (this.core.cpu.setExit(EXIT_SWITCHES[exit.kind], register, on ? 1 : 0) === 0) {
       throw new GlueError('ERR_GLUE_NOT_SUPPORTED', `at most ${MACHINE_LIMITS.MSR_EXITS} MSRs can be watched`);
@@ -249,16 +245,14 @@ export class SimPort implements FullPort {
 
   getPageAccess(frame: Gfn): Access {
     this.#enter();
-    const position = this.core.physical.position(frame * PAGE_SIZE);
+    const position = this.core.framePosition(frame);
     return position < 0 ? Access.ALL : this.#rights.get(position);
   }
 
   setPageAccess(frame: Gfn, access: Access): void {
     this.#enter();
-    if ((access & ~Access.ALL) !== 0 || !isExpressible(access)) {
-      throw new GlueError('ERR_GLUE_ACCESS_NOT_EXPRESSIBLE', `no second-level table can say ${accessText(access)}`);
-    }
-    const position = this.core.physical.position(frame * PAGE_SIZE);
+    checkPageAccess(frame, access);
+    const position = this.core.framePosition(frame);
     if (position < 0) {
       throw new GlueError('ERR_GLUE_NO_MEMORY', 'the frame is not RAM', {
         address: `0x${(frame * PAGE_SIZE).toString(16)}`,

@@ -1,4 +1,5 @@
 import { Access, type Gfn, gpaOf, hex64, PAGE_SIZE } from '@introd/abi';
+import { noMemory } from '../argument-checks.js';
 import { GlueError } from '../error.js';
 import type { MemoryRegion } from '../port.js';
 
@@ -56,7 +57,10 @@ export class SyntheticMemory {
     return true;
   }
 
-  /** @throws GlueError ERR_GLUE_NO_MEMORY when the bytes are not RAM or not aligned */
+  /**
+   * @param address a multiple of `size`
+   * @throws GlueError ERR_GLUE_NO_MEMORY when the bytes are not RAM
+   */
   compareExchange(
     address: number,
     size: 1 | 2 | 4 | 8,
@@ -66,10 +70,8 @@ export class SyntheticMemory {
     newHigh: number,
   ): boolean {
     const region = this.#regionOf(address, size);
-    if (region === undefined || address % size !== 0) {
-      throw new GlueError('ERR_GLUE_NO_MEMORY', `not ${size} aligned bytes of RAM: ${hex64(address)}`, {
-        address: hex64(address),
-      });
+    if (region === undefined) {
+      throw new GlueError('ERR_GLUE_NO_MEMORY', 'compare-exchange outside of RAM', { address: hex64(address) });
     }
     const at = address - region.start;
     if (size >= 4) {
@@ -95,10 +97,9 @@ export class SyntheticMemory {
 
   /** The live view of a frame; undefined when it is not RAM. */
   page(frame: Gfn): Uint8Array | undefined {
-    const address = gpaOf(frame);
-    const region = this.#regionOf(address, PAGE_SIZE);
+    const region = this.#regionOfFrame(frame);
     if (region === undefined) return undefined;
-    const page = (address - region.start) / PAGE_SIZE;
+    const page = (gpaOf(frame) - region.start) / PAGE_SIZE;
     let view = region.pages[page];
     if (view === undefined) {
       view = region.bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
@@ -109,18 +110,15 @@ export class SyntheticMemory {
 
   /** Rights of a frame; all for what is not RAM. */
   access(frame: Gfn): Access {
-    const region = this.#regionOf(gpaOf(frame), PAGE_SIZE);
+    const region = this.#regionOfFrame(frame);
     return region === undefined ? Access.ALL : region.rights[(gpaOf(frame) - region.start) / PAGE_SIZE]!;
   }
 
   /** @throws GlueError ERR_GLUE_NO_MEMORY when the frame is not RAM */
   setAccess(frame: Gfn, access: Access): void {
-    const address = gpaOf(frame);
-    const region = this.#regionOf(address, PAGE_SIZE);
-    if (region === undefined) {
-      throw new GlueError('ERR_GLUE_NO_MEMORY', `not RAM: ${hex64(address)}`, { address: hex64(address) });
-    }
-    region.rights[(address - region.start) / PAGE_SIZE] = access;
+    const region = this.#regionOfFrame(frame);
+    if (region === undefined) throw noMemory(frame);
+    region.rights[(gpaOf(frame) - region.start) / PAGE_SIZE] = access;
   }
 
   /** Gives every page all rights. */
@@ -128,8 +126,13 @@ export class SyntheticMemory {
     for (const region of this.#regions) region.rights.fill(Access.ALL);
   }
 
+  #regionOfFrame(frame: Gfn): Region | undefined {
+    return Number.isInteger(frame) ? this.#regionOf(gpaOf(frame), PAGE_SIZE) : undefined;
+  }
+
   #regionOf(address: number, length: number): Region | undefined {
     const regions = this.#regions;
+    if (!Number.isInteger(address)) return undefined;
     for (let i = 0; i < regions.length; i++) {
       const region = regions[i]!;
       if (address >= region.start && address + length <= region.end) return region;

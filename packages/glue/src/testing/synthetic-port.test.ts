@@ -188,12 +188,16 @@ describe('vector registers', () => {
 describe('an XSAVE area of any bytes', () => {
   const AT = XSAVE_AREA.offset;
   const header = fc.record({
-    present: fc.nat(15),
+    // About a fifth is taken; a component that does not exist comes from what is spoilt.
+    present: fc.nat(7),
     spoilt: fc.option(fc.record({ at: fc.integer({ min: AT.xstateBv, max: AT.ymmHigh - 1 }), bit: fc.nat(7) }), {
-      freq: 3,
+      freq: 1,
     }),
     mxcsrHigh: fc.constantFrom(0, 0, 0, 0x80),
-    length: fc.oneof(fc.constant(XSAVE_AREA.size), fc.nat(XSAVE_AREA.size + 64)),
+    length: fc.oneof(
+      { weight: 3, arbitrary: fc.constant(XSAVE_AREA.size) },
+      { weight: 1, arbitrary: fc.nat(XSAVE_AREA.size + 64) },
+    ),
     xcr0: fc.constantFrom(1n, 3n, 7n),
   });
 

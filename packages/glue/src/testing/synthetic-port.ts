@@ -7,13 +7,13 @@ import {
   type Gpa,
   type Gva,
   gpa,
-  isExpressible,
   Reply,
   type ShutdownReason,
   u32Index,
   type VcpuRecord,
   XSAVE_AREA,
 } from '@introd/abi';
+import { checkExchange, checkPageAccess, checkReply, checkSwitchedExit } from '../argument-checks.js';
 import { GlueError } from '../error.js';
 import { checkInjectedEvent } from '../injected-event.js';
 import {
@@ -274,6 +274,7 @@ export class SyntheticPort implements FullPort {
     newHigh: number,
   ): boolean {
     this.#assertOpen();
+    checkExchange(address, size);
     return this.#memory.compareExchange(address, size, expectedLow, expectedHigh, newLow, newHigh);
   }
 
@@ -343,6 +344,8 @@ export class SyntheticPort implements FullPort {
 
   reply(index: number, action: Reply): void {
     this.#assertOpen();
+    checkReply(action);
+    if (index !== this.vcpuCount) this.#assertVcpu(index);
     if (this.#state[index] !== 2 || (index === this.vcpuCount && this.guestRecord.u32[KIND] === ExitKind.SHUTDOWN)) {
       throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} holds no exit that waits for a reply`);
     }
@@ -354,6 +357,7 @@ export class SyntheticPort implements FullPort {
 
   setExit(exit: SwitchedExit, on: boolean): void {
     this.#assertOpen();
+    checkSwitchedExit(exit);
     if (on) this.#exitsOn.add(switchName(exit));
     else this.#exitsOn.delete(switchName(exit));
   }
@@ -365,9 +369,7 @@ export class SyntheticPort implements FullPort {
 
   setPageAccess(frame: Gfn, access: Access): void {
     this.#assertOpen();
-    if (!isExpressible(access)) {
-      throw new GlueError('ERR_GLUE_ACCESS_NOT_EXPRESSIBLE', 'a page cannot be writable without being readable');
-    }
+    checkPageAccess(frame, access);
     this.#memory.setAccess(frame, access);
     this.pageAccessSets++;
   }
@@ -393,7 +395,7 @@ export class SyntheticPort implements FullPort {
   }
 
   #assertVcpu(index: number): void {
-    if (!(index >= 0 && index < this.vcpuCount)) {
+    if (!(Number.isInteger(index) && index >= 0 && index < this.vcpuCount)) {
       throw new GlueError('ERR_GLUE_NO_SUCH_VCPU', `no VCPU ${index}; the guest has ${this.vcpuCount}`);
     }
   }

@@ -1,5 +1,5 @@
 import { Access, ExitKind, gfnOf, gpa, Reply } from '@introd/abi';
-import { type Capability, type FullPort, supports } from '../../port.js';
+import { type Capability, type FullPort, type SwitchedExit, supports } from '../../port.js';
 import type { ConformanceCase } from './case.js';
 import * as at from './layout.js';
 import { OFFSET, WRITTEN } from './programs.js';
@@ -12,6 +12,24 @@ function closed(call: () => unknown, what: string): void {
 
 const TARGET = gpa(at.DATA + OFFSET);
 
+/** Actions that are none of {@link Reply}. */
+const NO_REPLIES = [-1, 5, 99, 0.5, Number.NaN] as Reply[];
+
+/** What cannot be switched, as a caller without types may pass it. */
+const NO_EXITS: readonly unknown[] = [
+  { kind: 'msr-wrte', register: 0x10 },
+  { kind: 'constructor' },
+  {},
+  { kind: 'cr-write' },
+  { kind: 'cr-write', register: 2 },
+  { kind: 'cr-write', register: 5 },
+  { kind: 'msr-write' },
+  { kind: 'msr-write', register: -1 },
+  { kind: 'msr-write', register: 2 ** 32 },
+  { kind: 'msr-write', register: 1.5 },
+  { kind: 'breakpoint', register: 3 },
+];
+
 /** Promises about wrong use, and about what closing leaves behind. */
 export const lifecycleCases: readonly ConformanceCase[] = [
   {
@@ -19,7 +37,7 @@ export const lifecycleCases: readonly ConformanceCase[] = [
     needs: ['registers'],
     run({ port }) {
       check(port.vcpuCount >= 1, 'a guest has a VCPU');
-      for (const index of [-1, port.vcpuCount, 1000]) {
+      for (const index of [-1, 0.5, port.vcpuCount, 1000]) {
         throws('ERR_GLUE_NO_SUCH_VCPU', () => port.vcpu(index), `vcpu(${index})`);
         throws('ERR_GLUE_NO_SUCH_VCPU', () => port.fetchRegisters(index, 1), `fetchRegisters(${index})`);
         throws('ERR_GLUE_NO_SUCH_VCPU', () => port.storeRegisters(index, 1), `storeRegisters(${index})`);
@@ -41,6 +59,36 @@ export const lifecycleCases: readonly ConformanceCase[] = [
     run({ port }) {
       throws('ERR_GLUE_NOT_AT_EXIT', () => port.reply(0, Reply.RETRY), 'a reply before any exit');
       throws('ERR_GLUE_NOT_AT_EXIT', () => port.reply(port.vcpuCount, Reply.RETRY), 'a reply without a tick');
+      for (const index of [-1, 0.5, port.vcpuCount + 1]) {
+        throws('ERR_GLUE_NO_SUCH_VCPU', () => port.reply(index, Reply.RETRY), `a reply to record ${index}`);
+      }
+    },
+  },
+  {
+    name: 'refuses a reply that there is not, and exits that there are not',
+    needs: ['exits'],
+    run({ port }) {
+      for (const action of NO_REPLIES) throws('ERR_GLUE_BAD_REPLY', () => port.reply(0, action), `the reply ${action}`);
+      for (const exit of NO_EXITS) {
+        for (const on of [true, false]) {
+          throws('ERR_GLUE_BAD_EXIT', () => port.setExit(exit as SwitchedExit, on), `the exit ${JSON.stringify(exit)}`);
+        }
+      }
+    },
+  },
+  {
+    name: 'keeps a VCPU at its exit when the reply is refused',
+    needs,
+    program: 'write',
+    run(session) {
+      session.protect(at.DATA, Access.READ);
+      session.expectViolation({ gpa: TARGET, access: Access.WRITE });
+      for (const action of NO_REPLIES) {
+        throws('ERR_GLUE_BAD_REPLY', () => session.reply(action), `the reply ${action}`);
+      }
+      session.reply(Reply.ALLOW_ONCE);
+      session.runToPlainEnd();
+      equal(session.read64(TARGET), WRITTEN, 'what the guest wrote after the right reply');
     },
   },
   {

@@ -1,6 +1,6 @@
-import { Access, type Gpa, gfn, gfnOf, gpa, PAGE_SIZE } from '@introd/abi';
+import { Access, type Gfn, type Gpa, gfn, gfnOf, gpa, PAGE_SIZE } from '@introd/abi';
 import { CAPABILITY_OPERATIONS, CAPABILITY_PROPERTIES } from '../../capability-members.js';
-import type { Capability } from '../../port.js';
+import { type Capability, supports } from '../../port.js';
 import type { ConformanceCase } from './case.js';
 import { CODE, DATA, HIGH_RAM, HOLE, LOW_RAM } from './layout.js';
 import { OFFSET, WRITTEN } from './programs.js';
@@ -130,6 +130,50 @@ export const memoryCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'refuses a compare-exchange of another size or misaligned, and changes nothing',
+    needs: ['memory', 'write'],
+    run({ port }) {
+      const zeros = new Uint8Array(16);
+      port.writePhysical(DATA, zeros);
+      const wrong: readonly (readonly [number, number])[] = [
+        [0, 0],
+        [0, 3],
+        [0, 16],
+        [0, -4],
+        [0, 1.5],
+        [0, Number.NaN],
+        [1, 2],
+        [2, 4],
+        [4, 8],
+        [0.5, 1],
+      ];
+      for (const [offset, size] of wrong) {
+        const exchange = () => port.compareExchange((DATA + offset) as Gpa, size as 1, 0, 0, 1, 1);
+        throws('ERR_GLUE_BAD_EXCHANGE', exchange, `an exchange of ${size} bytes at ${offset}`);
+      }
+      const now = new Uint8Array(16);
+      port.readPhysical(DATA, now);
+      sameBytes(now, zeros, 'memory after refused exchanges');
+    },
+  },
+  {
+    name: 'has no RAM between two bytes or two frames',
+    needs: ['memory'],
+    run({ port }) {
+      const between = (DATA + 0.5) as Gpa;
+      const frame = (gfnOf(DATA) + 0.5) as Gfn;
+      equal(port.readPhysical(between, new Uint8Array(1)), false, 'a read between two bytes');
+      if (supports(port, 'write')) {
+        equal(port.writePhysical(between, new Uint8Array(1)), false, 'a write between two bytes');
+      }
+      if (supports(port, 'map')) equal(port.mapPage(frame), undefined, 'a frame between two frames');
+      if (supports(port, 'page-access')) {
+        throws('ERR_GLUE_NO_MEMORY', () => port.setPageAccess(frame, Access.READ), 'rights between two frames');
+        equal(port.getPageAccess(gfnOf(DATA)), Access.ALL, 'rights after a refusal');
+      }
+    },
+  },
+  {
     name: 'maps a frame that shows what is written, and no frame where there is no RAM',
     needs: ['memory', 'write', 'map'],
     run({ port }) {
@@ -183,6 +227,9 @@ export const memoryCases: readonly ConformanceCase[] = [
       const frame = gfnOf(DATA);
       for (const access of [Access.WRITE, Access.WRITE | Access.EXECUTE]) {
         throws('ERR_GLUE_ACCESS_NOT_EXPRESSIBLE', () => port.setPageAccess(frame, access), 'write without read');
+      }
+      for (const access of [-1, 8, 99, 1.5, Number.NaN]) {
+        throws('ERR_GLUE_BAD_ACCESS', () => port.setPageAccess(frame, access), `the rights ${access}`);
       }
       equal(port.getPageAccess(frame), Access.ALL, 'rights after a refusal');
       throws('ERR_GLUE_NO_MEMORY', () => port.setPageAccess(gfnOf(HOLE), Access.READ), 'rights of the hole');
