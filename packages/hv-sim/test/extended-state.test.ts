@@ -107,6 +107,23 @@ describe('saving', () => {
     expect(guest.read64(AT.data + FIELD.mxcsr)).toBe(0xffff_0000_1fa0n);
   });
 
+  test.each<[string, number, string, bigint]>([
+    ['XSAVEC', AVX, 'xsavec [rbx]', 0x5a5an],
+    ['XSAVES', AVX, 'xsaves [rbx]', 0x5a5an],
+    ['XSAVEC of SSE in its initial configuration', SSE, 'xsavec [rbx]', 0x5a5an],
+    ['XSAVE', AVX, 'xsave [rbx]', 0xffff_0000_1f80n],
+    ['XSAVEOPT', AVX, 'xsaveopt [rbx]', 0xffff_0000_1f80n],
+  ])(
+    '%s of the components %i: MXCSR is written with SSE in the compacted form, with AVX too in the standard one',
+    (_name, mask, text, written) => {
+      const guest = ran(`${START}\nmov eax, ${mask}\nxor edx, edx\n${text}`, (prepared) => {
+        prepared.write64(AT.data + FIELD.mxcsr, 0x5a5an);
+      });
+      expect(guest.machine.powerOffCode).toBe(ENDED);
+      expect(guest.read64(AT.data + FIELD.mxcsr)).toBe(written);
+    },
+  );
+
   test('XGETBV of register 1 tells what is in use', () => {
     const guest = ran(`${START}\nmov ecx, 1\nxgetbv\nmov r8, rax${LOAD}\nxgetbv\nmov r9, rax`);
     expect([guest.machine.vcpu(0).get('r8'), guest.machine.vcpu(0).get('r9')]).toEqual([0n, BigInt(SSE)]);
@@ -169,6 +186,13 @@ describe('restoring', () => {
   test.each<[string, (guest: TinyGuest) => void]>([
     ['a component that XCR0 has not', (guest) => writeArea(guest, 0xf)],
     ['the top bit of XSTATE_BV', (guest) => guest.write64(AT.data + FIELD.xstateBv, COMPACTED)],
+    [
+      'the top bit of XSTATE_BV in the compacted form',
+      (guest) => {
+        writeArea(guest, 7, COMPACTED | 7n);
+        guest.write64(AT.data + FIELD.xstateBv, COMPACTED | 7n);
+      },
+    ],
     ['a component that the compacted layout has not', (guest) => writeArea(guest, 7, COMPACTED | 3n)],
     ['a layout that XCR0 has not', (guest) => writeArea(guest, 7, COMPACTED | 0xfn)],
     ['a layout without the bit of the compacted form', (guest) => writeArea(guest, 7, 7n)],
