@@ -19,6 +19,7 @@ import { ExitOutcome } from './dispatch/exit-outcome.js';
 import { Grants } from './dispatch/grants.js';
 import { ReadOverlay } from './dispatch/read-overlay.js';
 import { RepIterations } from './dispatch/rep-iterations.js';
+import { Standstill } from './dispatch/standstill.js';
 import { StorePlan } from './dispatch/store-plan.js';
 import { VectorState } from './dispatch/vector-state.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
@@ -192,7 +193,7 @@ export class Engine {
       options.toctou ?? true,
     );
     const pageTable = new EntryHooks(pageHooks, this.#pages, this.#pending, (cause) => {
-      this.#report('callback', 'the callback of a page-table hook threw', cause);
+      this.#report('callback', 'the callback of a page-table hook failed', cause);
       return this.#fallback;
     });
     this.memory = new GuestMemory(port, this.#pages, this.translator, {
@@ -223,6 +224,7 @@ export class Engine {
       cache: this.#cache,
       grants,
       rep: new RepIterations(port, port.vcpuCount),
+      standstill: new Standstill({ fallback: this.#fallback, report }, port.vcpuCount),
       outcome: this.lastExit,
       overlay,
       plan: new StorePlan({ port, pages: this.#pages, translator: this.translator, overlay, vectors, report }),
@@ -292,7 +294,9 @@ export class Engine {
     });
     this.threadSafety.register(detouredCode(this.detours));
     virtual.hiddenBytes = (cr3, va, bytes) => this.cloaks.overlay(cr3, va, bytes);
-    this.#dispatcher = new Dispatcher(new EptDispatcher(this.#context), this.#registerHooks, counters, this.lastExit);
+    const { standstill } = this.#context;
+    const ept = new EptDispatcher(this.#context);
+    this.#dispatcher = new Dispatcher(ept, this.#registerHooks, counters, this.lastExit, standstill);
   }
 
   /**

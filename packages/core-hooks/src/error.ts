@@ -16,6 +16,8 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_DETOUR'
   /** A paging mode that there is not. */
   | 'ERR_CORE_HOOKS_PAGING_MODE'
+  /** What a callback left as its verdict is none. */
+  | 'ERR_CORE_HOOKS_VERDICT'
   /** A frame that was RAM is none any more. */
   | 'ERR_CORE_HOOKS_NO_MEMORY'
   /** A backend's VCPU record has a layout of another version. */

@@ -3,6 +3,7 @@ import type { EngineCounters } from '../counters.js';
 import type { RegisterHooks } from '../register-hooks/register-hooks.js';
 import type { EptDispatcher } from './dispatch-ept.js';
 import type { ExitOutcome } from './exit-outcome.js';
+import type { Standstill } from './standstill.js';
 
 const EXIT_KIND = u32Index('exitKind');
 
@@ -13,26 +14,32 @@ export class Dispatcher {
     readonly hooks: RegisterHooks,
     readonly counters: EngineCounters,
     readonly outcome: ExitOutcome,
+    readonly standstill: Standstill,
   ) {}
 
   /** The verdict about the exit in a record. */
   dispatch(record: VcpuRecord, index: number): Verdict {
     const { counters, hooks } = this;
+    this.standstill.enter(record, index);
     switch (record.u32[EXIT_KIND]) {
       case ExitKind.EPT_VIOLATION:
         return this.ept.dispatch(record, index);
       case ExitKind.CR_WRITE:
         counters.crWrites++;
-        return hooks.cr.dispatch(record, index);
+        return this.standstill.judge(hooks.cr.dispatch(record, index), record, index);
       case ExitKind.MSR_WRITE:
         counters.msrWrites++;
-        return hooks.msr.dispatch(record, index);
+        return this.standstill.judge(hooks.msr.dispatch(record, index), record, index);
       case ExitKind.XCR_WRITE:
         counters.xcrWrites++;
-        return hooks.xcr.dispatch(record, index);
+        return this.standstill.judge(hooks.xcr.dispatch(record, index), record, index);
       case ExitKind.DESCRIPTOR_TABLE:
         counters.descriptorTables++;
-        return this.ept.dispatchDescriptorTable(record, index, hooks.descriptorTable);
+        return this.standstill.judge(
+          this.ept.dispatchDescriptorTable(record, index, hooks.descriptorTable),
+          record,
+          index,
+        );
       case ExitKind.BREAKPOINT: {
         counters.breakpoints++;
         const claimed = hooks.breakpoint.dispatch(record, index);

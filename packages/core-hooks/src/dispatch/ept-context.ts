@@ -13,6 +13,7 @@ import type { ExitOutcome } from './exit-outcome.js';
 import type { Grants } from './grants.js';
 import type { ReadOverlay } from './read-overlay.js';
 import type { RepIterations } from './rep-iterations.js';
+import type { Standstill } from './standstill.js';
 import type { StorePlan } from './store-plan.js';
 import type { VectorState } from './vector-state.js';
 
@@ -32,6 +33,7 @@ export interface EptContext {
   /** What read hooks want the guest to see at the exit at hand. */
   readonly overlay: ReadOverlay;
   readonly rep: RepIterations;
+  readonly standstill: Standstill;
   /** What is done about the exit at hand. */
   readonly outcome: ExitOutcome;
   readonly counters: EngineCounters;

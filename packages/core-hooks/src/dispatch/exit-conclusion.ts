@@ -83,6 +83,7 @@ export class ExitConclusion {
           verdict = inquiry.pageTableTouched ? this.blockUnknown() : this.#allowNatively();
       }
     }
+    verdict = this.#context.standstill.judge(verdict, inquiry.vcpu, inquiry.index);
     if (verdict === Verdict.NOT_ALLOWED) {
       counters.blocked++;
       if (inquiry.passDeniedElement()) {

@@ -1,6 +1,7 @@
 import { Access, type Gpa, PAGE_SIZE, strongerVerdict, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import { RegisterGroup } from '@introd/glue';
 import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext, OperandKind } from '@introd/x86';
+import { requireVerdict } from '../callback.js';
 import type { HookedPage, PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
@@ -559,9 +560,10 @@ export class HookInquiry {
       } else {
         callAccounted(ledger, hook, event);
       }
+      requireVerdict(event.verdict);
     } catch (cause) {
       event.verdict = this.#context.fallback;
-      this.#context.report('callback', 'the callback of a page hook threw', cause);
+      this.#context.report('callback', 'the callback of a page hook failed', cause);
     }
     if (event.forceVerdict) {
       this.#context.counters.forcedVerdicts++;

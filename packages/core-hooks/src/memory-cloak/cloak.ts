@@ -209,11 +209,13 @@ export class Cloak {
   #onWrite(event: AccessEvent): void {
     try {
       this.#options.onWrite?.(event);
-    } finally {
-      event.verdict = Verdict.NOT_ALLOWED;
-      event.forceVerdict = true;
-      event.removeHook = false;
+    } catch (cause) {
+      // The fallback is not for this write.
+      this.#context.report('callback', 'the callback about a write to hidden bytes failed', cause);
     }
+    event.verdict = Verdict.NOT_ALLOWED;
+    event.forceVerdict = true;
+    event.removeHook = false;
   }
 
   #checkRange(offset: number, length: number): void {

@@ -1,5 +1,5 @@
 import { Access, type Gpa, hex64, PAGE_SIZE, type Verdict } from '@introd/abi';
-import { requireCallback } from '../callback.js';
+import { requireCallback, requireVerdict } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { mapsTheSame } from '../dispatch/page-table-entry.js';
 import { CoreHooksError } from '../error.js';
@@ -87,7 +87,7 @@ export class EntryHooks {
   readonly #event = new EntryWriteEvent();
   #removed: EntryHook[] = [];
 
-  /** @internal @param failed tells of a callback that threw, and says what its verdict is */
+  /** @internal @param failed tells of a callback that failed, and says what its verdict is */
   constructor(pageHooks: PageHooks, pages: PageCache, pending: PendingCommits, failed: (cause: unknown) => Verdict) {
     this.#pending = pending;
     this.#pageHooks = pageHooks;
@@ -200,6 +200,7 @@ export class EntryHooks {
     event.removeHook = false;
     try {
       callback(event);
+      requireVerdict(event.verdict);
     } catch (cause) {
       event.verdict = this.#failed(cause);
     }

@@ -1,5 +1,5 @@
 import { type VcpuRecord, Verdict } from '@introd/abi';
-import { requireCallback } from '../callback.js';
+import { requireCallback, requireVerdict } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
@@ -59,10 +59,14 @@ export class DescriptorTableHooks {
       }
       event.verdict = Verdict.ALLOWED;
       event.removeHook = false;
-      callback(event);
-      this.#judge(event.verdict);
-      if (event.removeHook) {
-        hook.remove();
+      try {
+        callback(event);
+        requireVerdict(event.verdict);
+        this.#judge(event.verdict);
+      } finally {
+        if (event.removeHook) {
+          hook.remove();
+        }
       }
     });
     return hook;

@@ -43,7 +43,7 @@ export class RegisterHooks {
     const onThrow =
       (hook: string) =>
       (cause: unknown): Verdict => {
-        context.report('callback', `the callback of ${hook} threw`, cause);
+        context.report('callback', `the callback of ${hook} failed`, cause);
         return fallback;
       };
     this.msr = new MsrHooks(switches, counters, onThrow('an MSR hook'));

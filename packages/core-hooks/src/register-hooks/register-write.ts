@@ -1,6 +1,6 @@
 import { u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { SwitchedExit } from '@introd/glue';
-import { requireCallback } from '../callback.js';
+import { requireCallback, requireVerdict } from '../callback.js';
 import type { EngineCounters } from '../counters.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
@@ -77,10 +77,14 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
     const hook = listeners.add((event) => {
       event.verdict = Verdict.ALLOWED;
       event.removeHook = false;
-      callback(event);
-      this.#judge(event.verdict);
-      if (event.removeHook) {
-        hook.remove();
+      try {
+        callback(event);
+        requireVerdict(event.verdict);
+        this.#judge(event.verdict);
+      } finally {
+        if (event.removeHook) {
+          hook.remove();
+        }
       }
     });
     this.#registers.set(key, listeners);

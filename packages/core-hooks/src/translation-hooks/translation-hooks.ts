@@ -1,5 +1,6 @@
 import { type Cr3, hex64, type VcpuRecord, type Verdict } from '@introd/abi';
 import type { PauseCapability } from '@introd/glue';
+import { requireVerdict } from '../callback.js';
 import { changesMapping } from '../dispatch/page-table-entry.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
@@ -275,9 +276,10 @@ export class TranslationHooks implements EntryFollower {
   #call(callback: (event: TranslationEvent) => void, event: TranslationEvent): void {
     try {
       callback(event);
+      requireVerdict(event.verdict);
     } catch (cause) {
       event.verdict = this.#context.fallback;
-      this.#context.report('callback', 'the callback of a translation hook threw', cause);
+      this.#context.report('callback', 'the callback of a translation hook failed', cause);
     }
     if (event.removeHook) {
       removeChain(event.hook);

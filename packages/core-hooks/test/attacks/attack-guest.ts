@@ -1,5 +1,6 @@
 import type { Gpa } from '@introd/abi';
 import { Assembler } from '@introd/x86/encoder';
+import type { EngineOptions } from '../../src/index.js';
 import { CODE, DATA, kernel, STACK } from '../guest-layout.js';
 import { microMachine, prepare, SimGuest } from '../sim-guest.js';
 
@@ -16,8 +17,12 @@ function assemble(text: string, gpa: number): Uint8Array {
 }
 
 /** A micro guest in ring 0 of 64-bit mode that runs assembly text, with RBX at {@link DATA}, ending at its HLT or at the first exception. */
-export function attackGuest(text: string, options: { vcpus?: number; seed?: number } = {}): SimGuest {
-  const machine = microMachine(options);
+export function attackGuest(text: string, options: { vcpus?: number; seed?: number } & EngineOptions = {}): SimGuest {
+  const { vcpus, seed, ...engineOptions } = options;
+  const machine = microMachine({
+    ...(vcpus === undefined ? {} : { vcpus }),
+    ...(seed === undefined ? {} : { seed }),
+  });
   prepare(machine);
   machine.writePhysical(CODE as Gpa, assemble(`${text}\nhlt`, CODE));
   for (let vector = 0; vector < 32; vector++) {
@@ -46,7 +51,7 @@ export function attackGuest(text: string, options: { vcpus?: number; seed?: numb
     vcpu.set('rbx', kernel(DATA));
     vcpu.set('rsp', kernel(STACK + index * 0x1000));
   }
-  return new SimGuest(machine);
+  return new SimGuest(machine, engineOptions);
 }
 
 /** Bytes of the guest at a physical address. */
