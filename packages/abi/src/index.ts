@@ -47,6 +47,8 @@ export {
   createVcpuRecord,
   type Field32,
   type Field64,
+  GENERAL_REGISTERS,
+  type GeneralRegister,
   REPLY_DATA_SIZE,
   recordsSize,
   SEGMENT_NAMES,

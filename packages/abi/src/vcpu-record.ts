@@ -9,6 +9,28 @@ export const VCPU_RECORD_VERSION = 2;
 /** Number of bytes a reply can supply for one read. */
 export const REPLY_DATA_SIZE = 64;
 
+/** The general registers in the order of their encoding (SDM vol. 2, table 2-2 and, with REX, 2.2.1.2). In 32-bit code the first eight. */
+export const GENERAL_REGISTERS = [
+  'rax',
+  'rcx',
+  'rdx',
+  'rbx',
+  'rsp',
+  'rbp',
+  'rsi',
+  'rdi',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+] as const;
+/** Name of a general register, in 32-bit code as well. */
+export type GeneralRegister = (typeof GENERAL_REGISTERS)[number];
+
 /** The six segment registers, LDTR and TR in the order of their encoding (SDM vol. 2, table 2-2, then LDTR, TR). */
 export const SEGMENT_NAMES = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
 /** Name of a segment register. */
@@ -37,22 +59,7 @@ function segmentFields(): SegmentFields {
 export const VCPU_RECORD = defineRecord({
   version: 'u32',
   index: 'u32',
-  rax: 'u64',
-  rcx: 'u64',
-  rdx: 'u64',
-  rbx: 'u64',
-  rsp: 'u64',
-  rbp: 'u64',
-  rsi: 'u64',
-  rdi: 'u64',
-  r8: 'u64',
-  r9: 'u64',
-  r10: 'u64',
-  r11: 'u64',
-  r12: 'u64',
-  r13: 'u64',
-  r14: 'u64',
-  r15: 'u64',
+  ...(Object.fromEntries(GENERAL_REGISTERS.map((name) => [name, 'u64'])) as { [R in GeneralRegister]: 'u64' }),
   rip: 'u64',
   rflags: 'u64',
   cr0: 'u64',

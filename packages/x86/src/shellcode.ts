@@ -5,7 +5,6 @@ export { X86Error, type X86ErrorCode } from './error.js';
 export { codeWindow } from './shellcode/code-window.js';
 export { emulateShellcode } from './shellcode/emulate-shellcode.js';
 export type {
-  GeneralRegister,
   SegmentName,
   ShellcodeAccess,
   ShellcodeOptions,

@@ -1,4 +1,5 @@
-import { emulateShellcode, type GeneralRegister, type ShellcodeResult } from '@introd/x86/shellcode';
+import { GENERAL_REGISTERS } from '@introd/abi';
+import { emulateShellcode, type ShellcodeResult } from '@introd/x86/shellcode';
 import { describe, expect, test } from 'vitest';
 
 /**
@@ -60,24 +61,6 @@ const { LAYOUT, SELECTORS, COMPARED_FLAGS, initialMemory, applyPatches } = (awai
   new URL(`${folder}test-case.ts`, import.meta.url).href
 )) as Layout;
 
-const NAMES: readonly GeneralRegister[] = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-];
 const INT3 = 0xcc;
 const MEMORY = initialMemory();
 const LIMIT = 5000;
@@ -97,7 +80,7 @@ function emulate({ test: before }: Vector): ShellcodeResult {
     codeBase: BigInt(LAYOUT.code),
     bitness,
     rip: BigInt(before.rip),
-    registers: Object.fromEntries(NAMES.map((name, i) => [name, before.before.gpr[i]])),
+    registers: Object.fromEntries(GENERAL_REGISTERS.map((name, i) => [name, before.before.gpr[i]])),
     rflags: BigInt(before.before.rflags),
     xmm: before.before.xmm,
     segments: {
@@ -128,7 +111,7 @@ function differences(vector: Vector, result: ShellcodeResult): string[] {
     if (want !== got) found.push(`${what}: host ${String(want)}, emulation ${String(got)}`);
   };
   check('rip', outcome.rip, result.rip);
-  NAMES.forEach((name, i) => {
+  GENERAL_REGISTERS.forEach((name, i) => {
     check(name, outcome.after.gpr[i], result.registers[name]);
   });
   const flags = COMPARED_FLAGS & ~before.undefinedFlags;

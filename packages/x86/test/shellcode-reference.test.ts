@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { emulateShellcode, type GeneralRegister, type ShellcodeStatus } from '@introd/x86/shellcode';
+import type { GeneralRegister } from '@introd/abi';
+import { emulateShellcode, type ShellcodeStatus } from '@introd/x86/shellcode';
 import { describe, expect, test } from 'vitest';
 
 const root = process.env.INTROD_REFERENCE_DATA;

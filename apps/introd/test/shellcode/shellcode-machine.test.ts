@@ -1,6 +1,6 @@
-import { gpa, type VcpuRecord } from '@introd/abi';
+import { GENERAL_REGISTERS, gpa, type VcpuRecord } from '@introd/abi';
 import { enterLongMode, Machine } from '@introd/hv-sim';
-import { emulateShellcode, type GeneralRegister } from '@introd/x86/shellcode';
+import { emulateShellcode } from '@introd/x86/shellcode';
 import fc from 'fast-check';
 import { describe, expect, inject, test } from 'vitest';
 import { type RandomProgram, randomProgram } from './random-programs.js';
@@ -16,25 +16,6 @@ const DATA = STACK + 0x800;
 const TOP = STACK + 0x1800;
 /** More than any program has. */
 const MAX_STEPS = 1000;
-
-const NAMES: readonly GeneralRegister[] = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-];
 
 const machine = new Machine({ memory: [{ start: gpa(0), size: 0x10_0000 }] });
 
@@ -68,7 +49,7 @@ function onMachine(program: RandomProgram, ring: 0 | 3, registers: readonly bigi
   machine.writePhysical(gpa(STACK), new Uint8Array(STACK_SIZE));
   const vcpu = machine.vcpu(0);
   prepare(vcpu, program.bitness, ring);
-  NAMES.forEach((name, i) => {
+  GENERAL_REGISTERS.forEach((name, i) => {
     vcpu.set(name, registers[i] as bigint);
   });
   vcpu.set('rflags', BigInt(program.flags));
@@ -80,7 +61,9 @@ function onMachine(program: RandomProgram, ring: 0 | 3, registers: readonly bigi
   machine.readPhysical(gpa(STACK), stack);
   return {
     end,
-    state: [...NAMES.map((name) => vcpu.get(name)), vcpu.get('rip'), vcpu.get('rflags')].map((v) => v.toString(16)),
+    state: [...GENERAL_REGISTERS.map((name) => vcpu.get(name)), vcpu.get('rip'), vcpu.get('rflags')].map((v) =>
+      v.toString(16),
+    ),
     stack,
   };
 }
@@ -98,7 +81,7 @@ describe('the emulator and the embedded machine', () => {
           codeBase: BigInt(CODE),
           bitness: program.bitness,
           ring,
-          registers: Object.fromEntries(NAMES.map((name, i) => [name, registers[i]])),
+          registers: Object.fromEntries(GENERAL_REGISTERS.map((name, i) => [name, registers[i]])),
           rflags: BigInt(program.flags),
           stack: new Uint8Array(STACK_SIZE),
           stackBase: BigInt(STACK),
@@ -108,7 +91,7 @@ describe('the emulator and the embedded machine', () => {
         expect(emulated.rip).toBe(BigInt(CODE + program.code.length - 1));
         const real = onMachine(program, ring, registers);
         expect(real.end).toBe('budget');
-        const state = [...NAMES.map((name) => emulated.registers[name]), emulated.rip, emulated.rflags];
+        const state = [...GENERAL_REGISTERS.map((name) => emulated.registers[name]), emulated.rip, emulated.rflags];
         expect(state.map((value) => value.toString(16))).toEqual(real.state);
         expect(Buffer.compare(emulated.stack, real.stack)).toBe(0);
         executed += emulated.steps;

@@ -1,30 +1,10 @@
-import type { Cr3, Gva, VcpuRecord } from '@introd/abi';
+import { type Cr3, GENERAL_REGISTERS, type GeneralRegister, type Gva, type VcpuRecord } from '@introd/abi';
 import { RegisterGroup, type RegistersCapability } from '@introd/glue';
 import { storeRegisters } from '../dispatch/store-registers.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
 import type { ArgumentLocation } from './descriptor.js';
 import type { Detour } from './detour.js';
-
-/** General registers in the order of their numbers. */
-const REGISTERS = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;
 
 /** The calling conventions of kernel code: four registers and the stack slots above the shadow space, or the stack. */
 const DEFAULT_ARGUMENTS: Readonly<Record<32 | 64, readonly ArgumentLocation[]>> = {
@@ -167,11 +147,11 @@ export class DetourCall {
     return this.#setRegister('rip', va);
   }
 
-  #registerOf(number: number): (typeof REGISTERS)[number] | undefined {
-    return number < (this.#bitness === 64 ? 16 : 8) ? REGISTERS[number] : undefined;
+  #registerOf(number: number): GeneralRegister | undefined {
+    return number < (this.#bitness === 64 ? 16 : 8) ? GENERAL_REGISTERS[number] : undefined;
   }
 
-  #setRegister(name: (typeof REGISTERS)[number] | 'rip', value: bigint): boolean {
+  #setRegister(name: GeneralRegister | 'rip', value: bigint): boolean {
     const before = this.vcpu.get(name);
     this.vcpu.set(name, BigInt.asUintN(this.#bitness, value));
     const stored = storeRegisters(this.#context, this.vcpuIndex, RegisterGroup.GENERAL);

@@ -1,23 +1,5 @@
+import { GENERAL_REGISTERS } from '@introd/abi';
 import { COMPARED_FLAGS, Flag, type MemoryBytes, type Outcome, type TestCase } from './test-case.js';
-
-const NAMES = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-];
 
 /** What of `actual` differs from `expected`, one line each, defined state only; empty when they agree. */
 export function differences(test: TestCase, expected: Outcome, actual: Outcome): string[] {
@@ -30,7 +12,7 @@ export function differences(test: TestCase, expected: Outcome, actual: Outcome):
   check('cr2', expected.cr2, actual.cr2);
   check('rip', expected.rip, actual.rip);
   for (let i = 0; i < 16; i++) {
-    check(NAMES[i] as string, expected.after.gpr[i], actual.after.gpr[i]);
+    check(GENERAL_REGISTERS[i]!, expected.after.gpr[i], actual.after.gpr[i]);
   }
   const flags = COMPARED_FLAGS & ~test.undefinedFlags;
   for (const [name, bit] of Object.entries(Flag)) {
@@ -50,7 +32,7 @@ export function differences(test: TestCase, expected: Outcome, actual: Outcome):
 
 /** A case in one paragraph, for a failing test's message. */
 export function describeCase(test: TestCase): string {
-  const registers = NAMES.map((name, i) => `${name}=${show(test.before.gpr[i])}`).join(' ');
+  const registers = GENERAL_REGISTERS.map((name, i) => `${name}=${show(test.before.gpr[i])}`).join(' ');
   const patches = memoryText(test.patches);
   return `${test.form} at ${show(test.rip)}: ${hexBytes(test.code)}\n  before: ${registers} rflags=${show(test.before.rflags)}\n  memory: [${patches}]`;
 }

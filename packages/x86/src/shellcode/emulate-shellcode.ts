@@ -1,11 +1,10 @@
+import { GENERAL_REGISTERS, type GeneralRegister } from '@introd/abi';
 import { instructionText } from '../instruction-text.js';
 import { Abort } from './abort.js';
 import { Emulation } from './emulation.js';
 import type { EmulatedInstruction } from './instruction.js';
 import { ByteState } from './memory-window.js';
 import {
-  GENERAL_REGISTERS,
-  type GeneralRegister,
   SEGMENT_REGISTERS,
   type SegmentName,
   type ShellcodeOptions,

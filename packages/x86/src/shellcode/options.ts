@@ -1,27 +1,5 @@
+import type { GeneralRegister } from '@introd/abi';
 import type { ShellcodeStatus } from './shellcode-flags.js';
-
-/** General registers by name, in the order of their encoding. */
-export const GENERAL_REGISTERS = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;
-
-/** Name of a general register, in 32-bit code as well. */
-export type GeneralRegister = (typeof GENERAL_REGISTERS)[number];
 
 /** Segment registers by name, in the order of their encoding. */
 export const SEGMENT_REGISTERS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs'] as const;

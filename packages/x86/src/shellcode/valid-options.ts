@@ -1,5 +1,6 @@
+import { GENERAL_REGISTERS } from '@introd/abi';
 import { X86Error } from '../error.js';
-import { GENERAL_REGISTERS, SEGMENT_REGISTERS, type ShellcodeOptions } from './options.js';
+import { SEGMENT_REGISTERS, type ShellcodeOptions } from './options.js';
 
 /** Says no to a value of an option. */
 type Rule = (value: unknown, name: string) => void;
