@@ -125,7 +125,7 @@ export class Engine {
   codeImages: CodeImages = noCodeImages;
   /** Where the guest's threads stand; set by the layer that can tell. */
   threadStates: ThreadStates = unknownThreads;
-  /** Where a page fault may be injected; set by the layer that can tell. */
+  /** Where a page fault of no instruction may be injected; set by the layer that can tell, for a layer above. The engine itself never asks. */
   safePoint: SafePoint = noSafePoint;
 
   readonly #records: readonly VcpuRecord[];

@@ -96,6 +96,21 @@ describe('the slack allocator', () => {
     expect(engine.slack.allocate({ image, size: 8, paged: false })).toEqual({ status: 'not-readable', va: end(0) });
   });
 
+  it('fills a page to its last byte, not beyond, at once and piece by piece [P14.2] [P14.9]', () => {
+    for (const sizes of [[PADDING], [PADDING - 1, 1], [1, PADDING - 1], [100, PADDING - 100]]) {
+      const { engine, image } = setUp(section(0));
+      const ask = (size: number) => engine.slack.allocate({ image, size, paged: false });
+      expect(ask(PADDING + 1)).toEqual({ status: 'no-space' });
+      let at = end(0);
+      for (const size of sizes) {
+        expect(ask(size)).toEqual({ status: 'ok', va: at });
+        at = (at + BigInt(size)) as Gva;
+      }
+      expect(at).toBe(kernel(DATA + PAGE_SIZE));
+      expect(ask(1)).toEqual({ status: 'no-space' });
+    }
+  });
+
   it('takes the next section when one is full, of every image its own, and no block leaves its page [P14.6] [P14.9]', () => {
     const other: CodeImageData = { name: 'other.sys', base: kernel(DATA), size: 4096, sections: [section(2)] };
     fc.assert(

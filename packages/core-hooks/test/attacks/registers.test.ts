@@ -8,6 +8,7 @@ const LSTAR = 0xc000_0082;
 const HANDLER = 0xffff_8000_0001_2000n;
 const EVIL = 0xffff_8000_0002_0000n;
 const CR4_SMEP = 1n << 20n;
+const CR4_SMAP = 1n << 21n;
 const CR4_PAE_GLOBAL = 0xa0n;
 
 function writeLstar(value: bigint): string {
@@ -60,29 +61,34 @@ describe('a write of LSTAR', () => {
 });
 
 describe('a write of CR4', () => {
-  for (const { name, value, blocked } of [
-    { name: 'that clears SMEP is blocked', value: CR4_PAE_GLOBAL, blocked: true },
-    { name: 'that keeps SMEP passes the same hook', value: CR4_PAE_GLOBAL | CR4_SMEP | 8n, blocked: false },
-  ]) {
-    it(`${name} [1.2.8 CR]`, () => {
-      const guest = attackGuest(`mov rax, ${value}\nmov cr4, rax\nmov r15, 7`);
-      // The code is the supervisor's, or it could not run with SMEP.
-      for (let page = 0; page < 512; page++) {
-        put64(guest.machine, leafEntry(page * 4096), BigInt(page * 4096) | 3n);
-      }
-      const before = guest.vcpu.get('cr4') | CR4_SMEP;
-      guest.vcpu.set('cr4', before);
-      let asked = 0;
-      guest.engine.hooks.cr.set(4, (event) => {
-        asked++;
-        event.verdict = (event.newValue & CR4_SMEP) === 0n ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
+  for (const [name, bit] of [
+    ['SMEP', CR4_SMEP],
+    ['SMAP', CR4_SMAP],
+  ] as const) {
+    for (const { what, value, blocked } of [
+      { what: `clears ${name} is blocked`, value: CR4_PAE_GLOBAL | (CR4_SMEP ^ CR4_SMAP ^ bit), blocked: true },
+      { what: `keeps ${name} passes the same hook`, value: CR4_PAE_GLOBAL | bit | 8n, blocked: false },
+    ]) {
+      it(`that ${what} [1.2.8 CR]`, () => {
+        const guest = attackGuest(`mov rax, ${value}\nmov cr4, rax\nmov r15, 7`);
+        // Code and stack are the supervisor's, or it could use neither.
+        for (let page = 0; page < 512; page++) {
+          put64(guest.machine, leafEntry(page * 4096), BigInt(page * 4096) | 3n);
+        }
+        const before = guest.vcpu.get('cr4') | CR4_SMEP | CR4_SMAP;
+        guest.vcpu.set('cr4', before);
+        let asked = 0;
+        guest.engine.hooks.cr.set(4, (event) => {
+          asked++;
+          event.verdict = (event.newValue & bit) === 0n ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
+        });
+        guest.run(50);
+        expect(asked).toBe(1);
+        expect(guest.vcpu.get('cr4')).toBe(blocked ? before : value);
+        expect(guest.vcpu.get('r15')).toBe(7n);
+        guest.close();
       });
-      guest.run(50);
-      expect(asked).toBe(1);
-      expect(guest.vcpu.get('cr4')).toBe(blocked ? before : value);
-      expect(guest.vcpu.get('r15')).toBe(7n);
-      guest.close();
-    });
+    }
   }
 });
 
@@ -144,12 +150,15 @@ describe('a LIDT', () => {
 });
 
 describe('a LGDT with a hooked operand', () => {
-  for (const { name, origin, blocked } of [
-    { name: 'is stopped by the page hook before the register is asked about', origin: 'attacker', blocked: true },
-    { name: 'passes the same hook for its origin', origin: 'kernel', blocked: false },
+  /** The code that may load the table: what is behind it is the attacker's. */
+  const KERNEL_CODE = 32;
+  for (const { name, before, blocked } of [
+    { name: 'is stopped by the page hook before the register is asked about', before: KERNEL_CODE, blocked: true },
+    { name: 'passes the same hook when it lies in the code that may do it', before: KERNEL_CODE - 3, blocked: false },
   ]) {
     it(`${name} [1.2.8 DTR]`, () => {
-      const guest = attackGuest('lgdt [rbx]\nmov r15, 7');
+      const guest = attackGuest(`${'nop\n'.repeat(before)}lgdt [rbx]\nmov r15, 7`);
+      const kernelEnd = guest.vcpu.rip + BigInt(KERNEL_CODE);
       const base = guest.vcpu.get('gdtBase');
       put64(guest.machine, DATA, ((base & 0xffff_ffff_ffffn) << 16n) | 23n);
       put64(guest.machine, DATA + 8, base >> 48n);
@@ -164,7 +173,7 @@ describe('a LGDT with a hooked operand', () => {
         access: Access.READ,
         callback: (event) => {
           reads++;
-          event.verdict = origin === 'kernel' ? Verdict.ALLOWED : Verdict.NOT_ALLOWED;
+          event.verdict = event.rip < kernelEnd ? Verdict.ALLOWED : Verdict.NOT_ALLOWED;
         },
       });
       guest.run(50);
