@@ -29,9 +29,11 @@ import { type AddressSpaces, everyAddressSpace } from './guest-system/address-sp
 import { type CodeImages, noCodeImages } from './guest-system/code-images.js';
 import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
+import { HookCalls } from './hook-calls.js';
 import { InstructionCache, type InstructionScope } from './instruction-cache/instruction-cache.js';
 import { IntegrityRegions } from './integrity/integrity-regions.js';
 import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
+import { requireOneOf } from './option-checks.js';
 import { PageHooks } from './page-hooks/page-hooks.js';
 import { PageRights } from './page-hooks/page-rights.js';
 import { PendingCommits } from './page-hooks/pending-commits.js';
@@ -67,7 +69,7 @@ export interface EngineOptions {
   readonly toctou?: boolean;
   /** The verdict when a callback throws or the engine itself fails. Default `allow`: the guest goes on. */
   readonly fallback?: 'allow' | 'block';
-  /** Where the calls of hooks are booked, by hook and by page: that of `accounting` of `@introd/glue`. Default: nowhere. */
+  /** Where the calls of hooks are booked, by hook and of page hooks by page: that of `accounting` of `@introd/glue`. Default: nowhere. */
   readonly ledger?: Ledger;
 }
 
@@ -137,6 +139,7 @@ export class Engine {
   readonly #pages: PageCache;
   readonly #pdptes: PdpteRegisters;
   readonly #pending = new PendingCommits();
+  readonly #calls: HookCalls;
   readonly #fallback: Verdict;
   readonly #stages: ReplyStage[] = [];
   readonly #problemListeners: ((problem: EngineProblem) => void)[] = [];
@@ -144,7 +147,6 @@ export class Engine {
   #exitKind: ExitKind = ExitKind.NONE;
   #time = 0;
   #shutdownReason: ShutdownReason | undefined;
-  #closed = false;
   /** Whether an exit is being handled. */
   #handling = false;
   /** Whether the last wait for an exit failed. */
@@ -152,9 +154,11 @@ export class Engine {
 
   /**
    * @param port the guest; the engine closes it
-   * @throws CoreHooksError ERR_CORE_HOOKS_RECORD_VERSION
+   * @throws CoreHooksError ERR_CORE_HOOKS_RECORD_VERSION, ERR_CORE_HOOKS_OPTIONS
    */
   constructor(port: FullPort, options: EngineOptions = {}) {
+    requireOneOf('the fallback', options.fallback, ['allow', 'block']);
+    requireOneOf('toctou', options.toctou, [true, false]);
     this.port = port;
     const records: VcpuRecord[] = [];
     for (let index = 0; index < port.vcpuCount; index++) {
@@ -173,6 +177,7 @@ export class Engine {
     }
     this.#records = records;
     const { counters } = this;
+    this.#calls = new HookCalls(counters, options.ledger);
     this.#fallback = options.fallback === 'block' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
     this.#pages = new PageCache(port);
     this.translator = new Translator(this.#pages);
@@ -180,7 +185,7 @@ export class Engine {
     this.#rights = new PageRights(port, counters, this.#pending, (cause) =>
       this.#report('rights', 'the backend refused a change of page rights', cause),
     );
-    const pageHooks = new PageHooks(this.#rights, this.#pending);
+    const pageHooks = new PageHooks(this.#rights, this.#pending, this.#calls);
     const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
       this.#report(kind, message, cause);
     const grants = new Grants({ port, report }, records.slice(0, port.vcpuCount));
@@ -192,7 +197,7 @@ export class Engine {
       grants,
       options.toctou ?? true,
     );
-    const pageTable = new EntryHooks(pageHooks, this.#pages, this.#pending, (cause) => {
+    const pageTable = new EntryHooks(pageHooks, this.#pages, this.#pending, this.#calls, (cause) => {
       this.#report('callback', 'the callback of a page-table hook failed', cause);
       return this.#fallback;
     });
@@ -207,7 +212,7 @@ export class Engine {
     });
     this.#registerHooks = new RegisterHooks({
       port,
-      counters,
+      calls: this.#calls,
       pending: this.#pending,
       fallback: this.#fallback,
       report,
@@ -230,7 +235,7 @@ export class Engine {
       plan: new StorePlan({ port, pages: this.#pages, translator: this.translator, overlay, vectors, report }),
       vectors,
       counters,
-      ledger: options.ledger,
+      calls: this.#calls,
       fallback: this.#fallback,
       addressSpaces: everyAddressSpace,
       report,
@@ -258,6 +263,7 @@ export class Engine {
     const systemCr3 = (): Cr3 | undefined => this.addressSpaces.systemCr3;
     this.integrity = new IntegrityRegions({
       memory: this.memory,
+      calls: this.#calls,
       systemCr3,
       isKernelAddress: (va) => this.threadStates.isKernelAddress(va),
       report: this.#context.report,
@@ -266,6 +272,8 @@ export class Engine {
     this.cloaks = new MemoryCloaks({
       port,
       memory: this.memory,
+      calls: this.#calls,
+      translator: this.translator,
       page: pageHooks,
       translation,
       isRam: (frame) => this.#pages.get(frame) !== undefined,
@@ -287,7 +295,7 @@ export class Engine {
       slack: this.slack,
       breakpoint,
       vmcall,
-      counters,
+      calls: this.#calls,
       codeImages: () => this.codeImages,
       systemCr3,
       report: this.#context.report,
@@ -357,9 +365,7 @@ export class Engine {
    *   nothing.
    */
   step(timeoutMs: number): StepResult {
-    if (this.#closed) {
-      throw new CoreHooksError('ERR_CORE_HOOKS_CLOSED', 'the engine is closed');
-    }
+    this.#calls.requireOpen();
     if (this.#handling) {
       throw new CoreHooksError('ERR_CORE_HOOKS_REENTERED', 'the engine is handling an exit', {
         hint: 'Leave the callback first; its VCPU waits for the reply.',
@@ -425,16 +431,18 @@ export class Engine {
   }
 
   /**
-   * Removes all hooks, gives every page its rights back, and closes the port. Does not throw: what the backend refuses is reported and tried
+   * Removes all hooks, puts back what cloaks and detours changed in the guest's memory, gives every page its rights back, and closes the port.
+   * Handlers of detours stay, switched off, unless no thread can be inside one. Does not throw: what the backend refuses is reported and tried
    * once more. A second call does nothing.
    */
   close(): void {
-    if (this.#closed) {
+    if (this.#calls.isClosed) {
       return;
     }
-    this.#closed = true;
+    this.#calls.close();
     this.integrity.clear();
     this.#tryTwice('backend', 'a detour could not be taken back', () => this.#removeDetours());
+    this.detours.leaveHandlers();
     this.cloaks.clear();
     this.#registerHooks.close();
     this.#tryTwice('backend', 'switching an exit off failed', () => this.#context.rep.close());

@@ -6,11 +6,13 @@ export type CoreHooksErrorCode =
   | 'ERR_CORE_HOOKS_RANGE'
   /** A hook's access is not exactly one of read, write and execute. */
   | 'ERR_CORE_HOOKS_ACCESS'
+  /** An option has a value that it cannot have, or that contradicts another. */
+  | 'ERR_CORE_HOOKS_OPTIONS'
   /** A hook was to be set without a callback. */
   | 'ERR_CORE_HOOKS_CALLBACK'
   /** A kernel address was to be followed with the CR3 of a process. */
   | 'ERR_CORE_HOOKS_KERNEL_ADDRESS'
-  /** A region was to be hooked of an object that was removed. */
+  /** A region was to be hooked of an object that was removed, or a removed integrity region to be restored. */
   | 'ERR_CORE_HOOKS_REMOVED'
   /** A detour's descriptor contradicts itself. */
   | 'ERR_CORE_HOOKS_DETOUR'

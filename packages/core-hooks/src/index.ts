@@ -36,6 +36,7 @@ export {
   unknownThreads,
   type WaitingThread,
 } from './guest-system/thread-states.js';
+export type { NamedHookOptions } from './hook-calls.js';
 export type { InstructionScope } from './instruction-cache/instruction-cache.js';
 export {
   type IntegrityAddition,

@@ -1,6 +1,6 @@
 import { type Cr3, type Gpa, PAGE_SIZE } from '@introd/abi';
 import type { Machine } from '@introd/hv-sim';
-import type { Detour, DetourDescriptor, DetourHandler } from '../src/index.js';
+import type { Detour, DetourDescriptor, DetourHandler, EngineOptions } from '../src/index.js';
 import { type CodeImageData, createCodeImages } from '../src/testing.js';
 import { CODE, kernel, leafEntry, PML4, STACK } from './guest-layout.js';
 import { code, microMachine, prepare, put64, SimGuest } from './sim-guest.js';
@@ -38,6 +38,7 @@ export class DetourGuest extends SimGuest {
       readonly image?: Partial<CodeImageData>;
       readonly build?: number;
       readonly machine?: Machine;
+      readonly engine?: EngineOptions;
     } = {},
   ) {
     const machine = options.machine ?? microMachine();
@@ -47,7 +48,7 @@ export class DetourGuest extends SimGuest {
     }
     machine.writePhysical(CODE as Gpa, code(options.caller ?? CALLER));
     machine.writePhysical(FUNCTION as Gpa, code(options.function ?? SUM));
-    super(machine);
+    super(machine, options.engine);
     this.engine.addressSpaces = { systemCr3: CR3, isKnown: () => true };
     this.engine.codeImages = createCodeImages(this.engine.memory, CR3, {
       build: options.build ?? 19041,

@@ -344,7 +344,7 @@ describe('an instruction on a descriptor table register', () => {
     ] as const) {
       const guest = guestAt(code);
       let asked = 0;
-      guest.engine.hooks.descriptorTable.set(DescriptorTable.LDTR | DescriptorTable.READ, () => asked++);
+      guest.engine.hooks.descriptorTable.set(DescriptorTable.IDTR | DescriptorTable.WRITE, () => asked++);
       descriptorExit(guest, DescriptorTable.LDTR | DescriptorTable.READ);
       expect([guest.port.lastReply(0), asked]).toEqual([reply, 0]);
     }

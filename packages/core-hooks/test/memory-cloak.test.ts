@@ -451,3 +451,30 @@ describe('a cloak', () => {
     }
   });
 });
+
+describe('an engine that closes', () => {
+  it('gives the guest the bytes back that it believes to have, on both pages, whoever wrote the patched ones', () => {
+    for (const apply of [true, false]) {
+      const machine = machineWith(HLT);
+      const guest = new SimGuest(machine);
+      guest.engine.addressSpaces = { systemCr3: CR3, isKnown: () => true };
+      if (!apply) {
+        machine.writePhysical(REGION as Gpa, PATCHED);
+      }
+      guest.engine.cloaks.hide(region({ apply }));
+      expect(physical(machine, REGION, LENGTH)).toEqual(PATCHED);
+      guest.close();
+      expect(physical(machine, PAGE, 2 * PAGE_SIZE)).toEqual(pattern);
+      expect(guest.problems).toEqual([]);
+    }
+  });
+
+  it('leaves a cloak alone that was removed without its originals', () => {
+    const machine = machineWith(HLT);
+    const guest = new SimGuest(machine);
+    guest.engine.addressSpaces = { systemCr3: CR3, isKnown: () => true };
+    guest.engine.cloaks.hide(region()).remove({ restore: false });
+    guest.close();
+    expect(physical(machine, REGION, LENGTH)).toEqual(PATCHED);
+  });
+});

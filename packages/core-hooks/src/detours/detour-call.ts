@@ -24,7 +24,7 @@ const DEFAULT_ARGUMENTS: Readonly<Record<32 | 64, readonly ArgumentLocation[]>> 
 /** Most arguments of a function. */
 export const MAX_ARGUMENTS = 8;
 /** Furthest stack slot that holds an argument. */
-const MAX_SLOT = 64;
+export const MAX_SLOT = 64;
 
 /** What shall happen after the callback. */
 type Outcome = 'continue' | 'disable' | 'remove-and-restart';

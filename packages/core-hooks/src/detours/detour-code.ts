@@ -1,15 +1,18 @@
 import { hex64 } from '@introd/abi';
 import { type Relocation, type RelocationFailure, relocateInstructions } from '@introd/x86';
 import { CoreHooksError } from '../error.js';
-import type { DetourDescriptor, DetourHandler } from './descriptor.js';
+import type { ArgumentLocation, DetourDescriptor, DetourHandler, FunctionLocation } from './descriptor.js';
 import { HYPERCALLS } from './detour.js';
-import { MAX_ARGUMENTS } from './detour-call.js';
+import { MAX_ARGUMENTS, MAX_SLOT } from './detour-call.js';
+import { parsePattern } from './function-search.js';
 
 /** Opcode of JMP rel32, and its length with the displacement: the branch, and the way back. */
 export const JMP = 0xe9;
 export const BRANCH_SIZE = 5;
 /** One-byte NOP. */
 const NOP = 0x90;
+/** General registers of 64-bit code (SDM vol. 1, 3.4.1). */
+const GENERAL_REGISTERS = 16;
 /** Longest handler with what is appended to it. */
 const MAX_HANDLER = 512;
 /** Bytes of a function that are looked at: the branch, and the longest instruction that may begin inside it, rounded up. */
@@ -24,27 +27,78 @@ export function relocationOffset(handler: DetourHandler): number {
  * Refuses a descriptor that contradicts itself.
  * @throws CoreHooksError ERR_CORE_HOOKS_DETOUR
  */
-export function checkDescriptor({ name, handlers, arguments: locations }: DetourDescriptor): void {
-  const refuse = (what: string): never => {
-    throw new CoreHooksError('ERR_CORE_HOOKS_DETOUR', `the detour ${name} ${what}`);
+export function checkDescriptor({ name, handlers, function: location, arguments: locations }: DetourDescriptor): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new CoreHooksError('ERR_CORE_HOOKS_DETOUR', `the detour ${name} ${what}`, { hint });
   };
-  if ((locations?.length ?? 0) > MAX_ARGUMENTS) {
-    refuse(`has more than ${MAX_ARGUMENTS} arguments`);
+  checkLocation(location, refuse);
+  for (const list of location.by === 'pattern' ? location.patterns.map((one) => one.arguments) : []) {
+    checkArguments(list, refuse);
   }
+  checkArguments(locations, refuse);
   for (const { code, hypercall, publicData, relocatedAt = code.length } of handlers) {
     if (relocatedAt < 0 || relocatedAt > code.length || code.length - relocatedAt > BRANCH_SIZE) {
-      refuse('has a handler whose moved instructions would lie outside of it or on its code');
+      refuse(
+        'has a handler whose moved instructions would lie outside of it or on its code',
+        `relocatedAt is the length of the code, or at most ${BRANCH_SIZE} bytes before it.`,
+      );
     }
     if (hypercall !== undefined) {
+      if (!Object.hasOwn(HYPERCALLS, hypercall.kind)) {
+        refuse(`has a handler with the hypercall ${String(hypercall.kind)}`, 'Hypercalls are int3 and vmcall.');
+      }
       const { on } = HYPERCALLS[hypercall.kind];
       if (hypercall.offset + on.length > relocatedAt || !on.every((byte, at) => code[hypercall.offset + at] === byte)) {
-        refuse(`has a handler without ${hypercall.kind} where it says that there is one`);
+        refuse(
+          `has a handler without ${hypercall.kind} where it says that there is one`,
+          'offset is where its first byte is in the code.',
+        );
       }
     }
     for (const item of publicData ?? []) {
       if (item.offset < 0 || item.size < 1 || item.offset + item.size > relocatedAt) {
-        refuse(`has public data '${item.name}' outside of its handler`);
+        refuse(`has public data '${item.name}' outside of its handler`, 'It lies before the moved instructions.');
       }
+    }
+  }
+}
+
+type Refuse = (what: string, hint: string) => never;
+
+/** Also when no image is there yet to look for the function in. */
+function checkLocation(location: FunctionLocation, refuse: Refuse): void {
+  switch (location.by) {
+    case 'export':
+    case 'symbol':
+      return;
+    case 'pattern':
+      for (const pattern of location.patterns) {
+        parsePattern(pattern.bytes);
+      }
+      return;
+    default:
+      refuse(
+        `is looked for by ${String((location as { readonly by: unknown }).by)}`,
+        'A function is found by export, symbol or pattern.',
+      );
+  }
+}
+
+function checkArguments(locations: readonly ArgumentLocation[] | undefined, refuse: Refuse): void {
+  if (locations === undefined) {
+    return;
+  }
+  if (locations.length > MAX_ARGUMENTS) {
+    refuse(`has more than ${MAX_ARGUMENTS} arguments`, 'Name the arguments that the callback asks for.');
+  }
+  for (const location of locations) {
+    const [number, limit] =
+      'register' in location ? [location.register, GENERAL_REGISTERS] : [location.stack, MAX_SLOT + 1];
+    if (!Number.isInteger(number) || number < 0 || number >= limit) {
+      refuse(
+        `has an argument in ${'register' in location ? 'register' : 'stack word'} ${String(number)}`,
+        `A register is 0 to ${GENERAL_REGISTERS - 1} in the order RAX RCX RDX RBX RSP RBP RSI RDI R8..R15; a word of the stack 0 to ${MAX_SLOT}.`,
+      );
     }
   }
 }

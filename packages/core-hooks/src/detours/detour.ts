@@ -149,6 +149,11 @@ export class Detour {
     }
   }
 
+  /** @internal Leaves the handler where it is, for a thread that may be inside when the engine ends. */
+  leave(): void {
+    this.#parts.handlerCloak.remove({ restore: false });
+  }
+
   /**
    * Changes bytes of the handler that its descriptor names.
    * @returns `too-long`: more than were declared

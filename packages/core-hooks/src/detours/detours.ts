@@ -104,6 +104,7 @@ export class Detours {
    *   Nothing is left in the guest then.
    */
   set(descriptor: DetourDescriptor): DetourResult {
+    this.#context.calls.requireOpen();
     checkDescriptor(descriptor);
     const { build } = this.#context.codeImages();
     if (!includesBuild(descriptor.builds, build)) {
@@ -117,6 +118,7 @@ export class Detours {
 
   /** Sets every one of a list, in its order; a failure does not end it. Then {@link applyOptions} holds for all of them. */
   setAll(descriptors: readonly DetourDescriptor[]): DetoursResult {
+    this.#context.calls.requireOpen();
     const set: Detour[] = [];
     const failed: { descriptor: DetourDescriptor; failure: DetourFailure }[] = [];
     for (const descriptor of descriptors) {
@@ -196,6 +198,13 @@ export class Detours {
     });
   }
 
+  /** @internal Leaves every handler that is still there. */
+  leaveHandlers(): void {
+    for (const detour of this.#detours.values()) {
+      detour.leave();
+    }
+  }
+
   #find(descriptor: DetourDescriptor, build: number | undefined): Target | DetourResult {
     const failed = (failure: DetourFailure): DetourResult => ({ status: 'failed', ...failure });
     if (this.#detours.has(descriptor.name)) {
@@ -271,7 +280,7 @@ export class Detours {
         return { status: 'failed', reason: 'relocation', function: found.va, detail };
       }
       const { onWrite } = descriptor;
-      const shared = { cr3, apply: true, onWrite } as const;
+      const shared = { cr3, apply: true, onWrite, name: descriptor.name } as const;
       handlerCloak = cloaks.hide({ ...shared, va, length: size, original: undefined, patched: built.bytes });
       const length = built.prologueSize;
       const original = bytes.subarray(0, length);

@@ -44,7 +44,7 @@ export function findFunction(image: CodeImage, location: FunctionLocation): Foun
  * The bytes of a pattern, -1 for any.
  * @throws CoreHooksError ERR_CORE_HOOKS_DETOUR
  */
-function parsePattern(text: CodePattern['bytes']): readonly number[] {
+export function parsePattern(text: CodePattern['bytes']): readonly number[] {
   const digits = text.replaceAll(/\s/gu, '');
   const pairs = digits.match(/../gsu) ?? [];
   const bytes = pairs.map((pair) =>

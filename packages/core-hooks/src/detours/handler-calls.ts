@@ -1,7 +1,7 @@
 import type { VcpuRecord } from '@introd/abi';
-import type { EngineCounters } from '../counters.js';
 import type { PauseContext } from '../guest-pause.js';
 import type { CodeImages } from '../guest-system/code-images.js';
+import type { HookCalls } from '../hook-calls.js';
 import type {
   BreakpointEvent,
   BreakpointHooks,
@@ -18,14 +18,21 @@ export interface HandlerCallsContext extends PauseContext, CallContext {
   readonly port: PauseContext['port'] & CallContext['port'];
   readonly breakpoint: BreakpointHooks;
   readonly vmcall: VmcallHooks;
-  readonly counters: EngineCounters;
+  readonly calls: HookCalls;
   codeImages(): CodeImages;
+}
+
+/** A detour whose handler calls the engine. */
+interface CallingDetour {
+  readonly detour: Detour;
+  readonly callback: ((call: DetourCall) => void) | undefined;
 }
 
 /** Takes the hypercalls of handlers to the callbacks of their detours, and does what these decide. Found by their exact RIP. */
 export class HandlerCalls {
   readonly #context: HandlerCallsContext;
-  readonly #detours = new Map<bigint, Detour>();
+  /** By the RIP of the hypercall. */
+  readonly #detours = new Map<bigint, CallingDetour>();
   /** The engine's hooks on each kind of hypercall, set while some handler makes it. */
   readonly #exits = new Map<HypercallKind, { remove(): void }>();
 
@@ -50,19 +57,20 @@ export class HandlerCalls {
         }
       };
       const { breakpoint, vmcall } = this.#context;
-      this.#exits.set(kind, kind === 'int3' ? breakpoint.set({ callback }) : vmcall.set({ callback }));
+      this.#exits.set(kind, kind === 'int3' ? breakpoint.guard(callback) : vmcall.guard(callback));
     }
-    this.#detours.set(hypercall, detour);
+    const callback = this.#context.calls.of(() => detour.name, detour.descriptor.callback);
+    this.#detours.set(hypercall, { detour, callback });
   }
 
   /** The opposite. */
   drop(detour: Detour): void {
     const { hypercall, hypercallKind: kind } = detour;
-    if (hypercall === undefined || kind === undefined || this.#detours.get(hypercall) !== detour) {
+    if (hypercall === undefined || kind === undefined || this.#detours.get(hypercall)?.detour !== detour) {
       return;
     }
     this.#detours.delete(hypercall);
-    for (const other of this.#detours.values()) {
+    for (const { detour: other } of this.#detours.values()) {
       if (other.hypercallKind === kind) {
         return;
       }
@@ -73,20 +81,19 @@ export class HandlerCalls {
 
   /** @returns undefined when the instruction is nobody's hypercall */
   #dispatch(kind: HypercallKind, vcpu: VcpuRecord, vcpuIndex: number): RipAdvance | undefined {
-    const detour = this.#detours.get(vcpu.rip);
-    if (detour?.hypercallKind !== kind) {
+    const calling = this.#detours.get(vcpu.rip);
+    if (calling?.detour.hypercallKind !== kind) {
       return undefined;
     }
-    const { descriptor } = detour;
-    if (!detour.enabled || descriptor.callback === undefined) {
+    const { detour, callback } = calling;
+    if (!detour.enabled || callback === undefined) {
       // It was met right before it was switched off.
       return 'skip';
     }
     const call = new DetourCall(detour, vcpu, vcpuIndex, this.#context, this.#context.codeImages().bitness);
     detour.hits++;
-    this.#context.counters.hookCalls++;
     try {
-      descriptor.callback(call);
+      callback(call);
       return this.#conclude(call, kind);
     } catch (cause) {
       this.#context.report('callback', `the callback of the detour ${detour.name} failed`, cause);

@@ -3,6 +3,7 @@ import { RegisterGroup, type RegistersCapability } from '@introd/glue';
 import { storeRegisters } from '../dispatch/store-registers.js';
 import { type PauseContext, whilePaused } from '../guest-pause.js';
 import type { RunningThread, StackRange, ThreadStates } from '../guest-system/thread-states.js';
+import { requireOneOf } from '../option-checks.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
 
 /** Code of the guest that the engine placed or replaced. */
@@ -75,9 +76,10 @@ export class ThreadSafety {
 
   /**
    * Looks at every thread while all VCPUs stand still.
-   * @throws what `pause`, and in mode `move` a write, throw
+   * @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS; what `pause`, and in mode `move` a write, throw
    */
   check({ mode, only }: ThreadCheckOptions): ThreadCheck {
+    requireOneOf('the mode', mode ?? 'none', ['check', 'move']);
     const pass = new ThreadPass(
       this.#context,
       this.#code.filter(({ name }) => only?.includes(name) ?? true),

@@ -74,7 +74,9 @@ export class CommitList {
       event.pageTableWrite = commit.hasEntry ? write : undefined;
       event.verdict = Verdict.ALLOWED;
       event.removeHook = false;
-      counters.hookCalls++;
+      if (!hook.isGuard) {
+        counters.hookCalls++;
+      }
       try {
         hook.committed!(event);
       } catch (cause) {

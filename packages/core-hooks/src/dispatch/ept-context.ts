@@ -1,8 +1,9 @@
 import type { Verdict } from '@introd/abi';
-import type { FullPort, Ledger } from '@introd/glue';
+import type { FullPort } from '@introd/glue';
 import type { EngineCounters } from '../counters.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import type { AddressSpaces } from '../guest-system/address-spaces.js';
+import type { HookCalls } from '../hook-calls.js';
 import type { InstructionCache } from '../instruction-cache/instruction-cache.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageRights } from '../page-hooks/page-rights.js';
@@ -37,8 +38,7 @@ export interface EptContext {
   /** What is done about the exit at hand. */
   readonly outcome: ExitOutcome;
   readonly counters: EngineCounters;
-  /** Where calls of hooks are booked; undefined when nobody asks. */
-  readonly ledger: Ledger | undefined;
+  readonly calls: HookCalls;
   readonly fallback: Verdict;
   addressSpaces: AddressSpaces;
   report(kind: EngineProblemKind, message: string, cause?: unknown): void;

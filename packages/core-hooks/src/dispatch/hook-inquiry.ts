@@ -5,7 +5,6 @@ import { requireVerdict } from '../callback.js';
 import type { HookedPage, PageHook } from '../page-hooks/page-hooks.js';
 import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
-import { callAccounted } from './accounted-call.js';
 import { CommitList } from './commit-list.js';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
@@ -552,14 +551,11 @@ export class HookInquiry {
     event.verdict = Verdict.ALLOWED;
     event.removeHook = false;
     event.forceVerdict = false;
-    this.#context.counters.hookCalls++;
+    if (!hook.isGuard) {
+      this.#context.counters.hookCalls++;
+    }
     try {
-      const { ledger } = this.#context;
-      if (ledger === undefined) {
-        hook.callback(event);
-      } else {
-        callAccounted(ledger, hook, event);
-      }
+      hook.callback(event);
       requireVerdict(event.verdict);
     } catch (cause) {
       event.verdict = this.#context.fallback;

@@ -68,6 +68,37 @@ describe('integrity regions', () => {
     guest.close();
   });
 
+  it('restore nothing outside of themselves, and nothing once they are removed', () => {
+    const guest = setUp();
+    const region = add(guest, { va: kernel(DATA + 0x10), length: 0x100, callback: () => undefined });
+    const around = new Uint8Array(0x200);
+    guest.port.readPhysical(DATA as Gpa, around);
+    const changed = around.map((byte) => byte ^ 0xff);
+    guest.port.writePhysical(DATA as Gpa, changed);
+    for (const [offset, length] of [
+      [-8, 8],
+      [0, 0x1000],
+      [0x100, 1],
+      [0xf8, 9],
+      [0, 0],
+      [0.5, 1],
+    ] as const) {
+      const refused = expect.objectContaining({ code: 'ERR_CORE_HOOKS_RANGE', hint: expect.any(String) });
+      expect(() => region.restore(offset, length)).toThrow(refused);
+    }
+    const now = new Uint8Array(0x200);
+    guest.port.readPhysical(DATA as Gpa, now);
+    expect(now).toEqual(changed);
+    expect(region.restore(0xf8)).toEqual({ status: 'ok' });
+    changed.set(around.subarray(0x108, 0x110), 0x108);
+    region.remove();
+    const removed = expect.objectContaining({ code: 'ERR_CORE_HOOKS_REMOVED', hint: expect.any(String) });
+    expect(() => region.restore()).toThrow(removed);
+    expect(() => region.recalculate()).toThrow(removed);
+    guest.port.readPhysical(DATA as Gpa, now);
+    expect(now).toEqual(changed);
+  });
+
   it('leave a region with an absent page for later [P17.3]', () => {
     const guest = setUp();
     const events: number[] = [];

@@ -2,6 +2,8 @@ import { type Cr3, type Gva, hex64, U64_MASK } from '@introd/abi';
 import { requireCallback } from '../callback.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
+import { requireAddressSpace } from '../option-checks.js';
 import type { GuestMemory, ReadResult } from '../translation/guest-memory.js';
 import type { WriteResult } from '../translation/virtual-write.js';
 import { type ChangedWord, changedWords, contentHash } from './region-contents.js';
@@ -10,7 +12,7 @@ import { type ChangedWord, changedWords, contentHash } from './region-contents.j
 const MAX_LENGTH = 16 * 1024 * 1024;
 
 /** What to watch. */
-export interface IntegrityOptions {
+export interface IntegrityOptions extends NamedHookOptions {
   /** First byte, a kernel address. */
   readonly va: Gva;
   /** Number of bytes, 1 to 16 MiB. */
@@ -44,6 +46,7 @@ export type RestoreResult = WriteResult | { readonly status: 'not-kept' };
 
 /** What integrity regions need of the engine. */
 export interface IntegrityContext {
+  readonly calls: HookCalls;
   readonly memory: Pick<GuestMemory, 'readVirtual' | 'writeVirtual'>;
   systemCr3(): Cr3 | undefined;
   isKernelAddress(va: Gva): boolean;
@@ -65,11 +68,11 @@ export class IntegrityRegion {
   #violations = 0;
 
   /** @internal */
-  constructor(memory: IntegrityContext['memory'], cr3: Cr3, options: IntegrityOptions, contents: Uint8Array) {
+  constructor({ memory, calls }: IntegrityContext, cr3: Cr3, options: IntegrityOptions, contents: Uint8Array) {
     this.va = options.va;
     this.length = options.length;
     this.cr3 = cr3;
-    this.callback = options.callback;
+    this.callback = calls.of(() => options.name ?? `integrity ${hex64(this.va)}`, options.callback);
     this.#memory = memory;
     this.#keep = options.keepOriginal ?? true;
     this.#hash = contentHash(contents);
@@ -100,8 +103,13 @@ export class IntegrityRegion {
     this.#removed = true;
   }
 
-  /** What is there now becomes what should be. @returns why not otherwise; nothing has changed then */
+  /**
+   * What is there now becomes what should be.
+   * @returns why not otherwise; nothing has changed then
+   * @throws CoreHooksError ERR_CORE_HOOKS_REMOVED
+   */
   recalculate(): ReadResult {
+    this.#requireWatched();
     const contents = new Uint8Array(this.length);
     const result = this.#memory.readVirtual(this.cr3, this.va, contents);
     if (result.status === 'ok') {
@@ -115,13 +123,37 @@ export class IntegrityRegion {
    * Writes back the original contents, all or nothing: of the whole region, or of a part.
    * @param offset first byte of the part
    * @param length bytes of the part
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the part is not inside the region; ERR_CORE_HOOKS_REMOVED
    */
   restore(offset = 0, length = this.length - offset): RestoreResult {
+    this.#requireWatched();
+    if (
+      !Number.isInteger(offset) ||
+      !Number.isInteger(length) ||
+      offset < 0 ||
+      length < 1 ||
+      offset + length > this.length
+    ) {
+      throw new CoreHooksError(
+        'ERR_CORE_HOOKS_RANGE',
+        `${length} bytes at offset ${offset} are not inside the region of ${this.length} bytes`,
+        { address: hex64(this.va), hint: 'Restore a part of the region, at least one byte.' },
+      );
+    }
     if (this.#original === undefined) {
       return { status: 'not-kept' };
     }
     const bytes = this.#original.subarray(offset, offset + length);
     return this.#memory.writeVirtual(this.cr3, (this.va + BigInt(offset)) as Gva, bytes);
+  }
+
+  #requireWatched(): void {
+    if (this.#removed) {
+      throw new CoreHooksError('ERR_CORE_HOOKS_REMOVED', `the integrity region at ${hex64(this.va)} was removed`, {
+        address: hex64(this.va),
+        hint: 'Restore or recalculate before remove(), or add the region again.',
+      });
+    }
   }
 
   /** @internal Notes that a check found other contents. */
@@ -147,9 +179,14 @@ export class IntegrityRegions {
     this.#context = context;
   }
 
-  /** @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the range is empty, too long, or not of the kernel; ERR_CORE_HOOKS_CALLBACK */
+  /**
+   * Watches a region from now on.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the range is empty, too long, or not of the kernel; ERR_CORE_HOOKS_CALLBACK;
+   *   ERR_CORE_HOOKS_OPTIONS; ERR_CORE_HOOKS_CLOSED
+   */
   add(options: IntegrityOptions): IntegrityAddition {
     const { va, length } = options;
+    this.#context.calls.requireOpen();
     requireCallback(options.callback);
     const last = va + BigInt(Number.isInteger(length) ? length : 0) - 1n;
     if (!Number.isInteger(length) || length < 1 || length > MAX_LENGTH || last > U64_MASK) {
@@ -168,12 +205,13 @@ export class IntegrityRegions {
     if (cr3 === undefined) {
       return { status: 'unknown-address-space', at: va };
     }
+    requireAddressSpace(cr3);
     const contents = new Uint8Array(length);
     const result = this.#context.memory.readVirtual(cr3, va, contents);
     if (result.status !== 'ok') {
       return { status: result.status, at: result.at };
     }
-    const region = new IntegrityRegion(this.#context.memory, cr3, options, contents);
+    const region = new IntegrityRegion(this.#context, cr3, options, contents);
     this.#regions.add(region);
     return { status: 'ok', region };
   }

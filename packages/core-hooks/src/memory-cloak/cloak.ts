@@ -1,14 +1,18 @@
 import { type Cr3, type Gva, hex64, PAGE_SIZE, Verdict } from '@introd/abi';
+import { requireCallback } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { CoreHooksError } from '../error.js';
 import { type PauseContext, whilePaused } from '../guest-pause.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
+import { requireAddressSpace, requireLinearAddress } from '../option-checks.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { GuestMemory } from '../translation/guest-memory.js';
+import type { Translator } from '../translation/translator.js';
 import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
 import { type CloakedBytes, CloakedPage } from './cloaked-page.js';
 
 /** What to hide. */
-export interface CloakOptions {
+export interface CloakOptions extends NamedHookOptions {
   /** Address space; of kernel addresses that of the guest's system. */
   readonly cr3: Cr3;
   /** First byte. It need not be mapped; what is not is patched when it is mapped first. */
@@ -29,6 +33,8 @@ export interface CloakOptions {
 
 /** What cloaks need of the engine. */
 export interface CloakContext extends PauseContext {
+  readonly calls: HookCalls;
+  readonly translator: Translator;
   readonly memory: Pick<GuestMemory, 'readVirtual' | 'writePhysical'>;
   readonly page: PageHooks;
   readonly translation: TranslationHooks;
@@ -45,19 +51,26 @@ export class Cloak {
   readonly length: number;
   readonly #context: CloakContext;
   readonly #options: CloakOptions;
+  readonly #onUserWrite: CloakOptions['onWrite'];
   readonly #original: Uint8Array;
   readonly #patched: Uint8Array;
   readonly #pages: CloakedPage[] = [];
   readonly #onRemove: (cloak: Cloak) => void;
   #removed = false;
 
-  /** @internal @throws CoreHooksError ERR_CORE_HOOKS_RANGE */
+  /** @internal @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CALLBACK */
   constructor(context: CloakContext, options: CloakOptions, onRemove: (cloak: Cloak) => void) {
-    const { va, length, original, patched } = options;
+    const { cr3, va, length, original, patched, onWrite } = options;
+    requireAddressSpace(cr3);
+    requireLinearAddress(va, context.translator.guestPaging);
+    if (onWrite !== undefined) {
+      requireCallback(onWrite);
+    }
     this.#context = context;
     this.#options = options;
+    this.#onUserWrite = context.calls.of(() => options.name ?? `cloak ${hex64(va)}`, onWrite);
     this.#onRemove = onRemove;
-    this.cr3 = options.cr3;
+    this.cr3 = cr3;
     this.va = va;
     this.length = length;
     const offset = Number(va & BigInt(PAGE_SIZE - 1));
@@ -208,7 +221,7 @@ export class Cloak {
 
   #onWrite(event: AccessEvent): void {
     try {
-      this.#options.onWrite?.(event);
+      this.#onUserWrite?.(event);
     } catch (cause) {
       // The fallback is not for this write.
       this.#context.report('callback', 'the callback about a write to hidden bytes failed', cause);

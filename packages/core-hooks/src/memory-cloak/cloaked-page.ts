@@ -71,7 +71,7 @@ export class CloakedPage {
    * @throws what the hooks throw; what was set is removed by {@link release}
    */
   follow(cr3: TranslationHook['cr3']): void {
-    this.#translation = this.#context.translation.set({
+    this.#translation = this.#context.translation.guard({
       cr3,
       va: this.va,
       // Before hooks that look at what is on the page.

@@ -24,9 +24,11 @@ export class MemoryCloaks {
 
   /**
    * Hides a region from now on.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_KERNEL_ADDRESS; what the backend throws. Nothing is left in the guest then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_KERNEL_ADDRESS, ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CALLBACK,
+   *   ERR_CORE_HOOKS_CLOSED; what the backend throws. Nothing is left in the guest then.
    */
   hide(options: CloakOptions): Cloak {
+    this.#context.calls.requireOpen();
     const cloak = new Cloak(this.#context, options, (one) => this.#cloaks.delete(one));
     cloak.put();
     this.#cloaks.add(cloak);
@@ -77,10 +79,15 @@ export class MemoryCloaks {
     }
   }
 
-  /** @internal Forgets every region and leaves what is there. */
+  /** @internal Gives the guest every byte back that it believes to have. What cannot be written is reported. */
   clear(): void {
     for (const cloak of this.#cloaks) {
-      cloak.remove({ restore: false });
+      try {
+        cloak.remove({ restore: true });
+      } catch (cause) {
+        this.#context.report('backend', 'a cloaked region could not be taken back', cause);
+        cloak.remove({ restore: false });
+      }
     }
   }
 

@@ -2,12 +2,14 @@ import { Access, accessText, type Gfn, type Gpa, hex64, PAGE_SIZE } from '@intro
 import { requireCallback } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { CoreHooksError } from '../error.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
+import { optionsError, requireOneOf, requirePriority } from '../option-checks.js';
 import { FrameTable } from './frame-table.js';
 import type { PageRights } from './page-rights.js';
 import type { PendingCommits } from './pending-commits.js';
 
 /** What to hook. */
-export interface PageHookOptions {
+export interface PageHookOptions extends NamedHookOptions {
   /** First byte. */
   readonly gpa: Gpa;
   /** Number of bytes, 1 or more; the range must lie within one page. */
@@ -31,8 +33,6 @@ export interface PageHookOptions {
   readonly committed?: ((event: AccessEvent) => void) | undefined;
   /** For read hooks: the guest must not see the range as it is, so that the page walker does not take it for entries either. */
   readonly hides?: boolean | undefined;
-  /** What its calls are booked on when the engine has a ledger; by default access and address. */
-  readonly name?: string | undefined;
   /**
    * Whether an access to the bytes of the page from `first` up to `end` (offsets in the page, `end` not included) concerns the hook, when
    * not all of its range does. One that does not is none of its business, whatever it writes.
@@ -44,6 +44,8 @@ export interface PageHookOptions {
 
 /** Something that consists of hooks: a hooked virtual address, a region. */
 export interface HookParent {
+  /** Name of its account. */
+  readonly name?: string;
   /** What it is a part of itself. */
   readonly parent?: HookParent | undefined;
   /** Removes it and every hook that it consists of. */
@@ -81,7 +83,7 @@ export class PageHook {
   readonly end: number;
   /** @internal The page that it is part of. */
   readonly page: HookedPage;
-  /** @internal It is the engine's own, and asked whatever other hooks say. */
+  /** @internal It is the engine's own: asked whatever other hooks say, and its calls do not count. */
   readonly isGuard: boolean;
   /** @internal Writes that touch it are carried out by the engine wherever it can, so that they are done before the reply. */
   readonly emulateWrites: boolean;
@@ -90,16 +92,23 @@ export class PageHook {
   readonly #owner: PageHooks;
 
   /** @internal */
-  constructor(options: PageHookOptions, page: HookedPage, owner: PageHooks, isGuard: boolean, emulateWrites: boolean) {
+  constructor(
+    options: PageHookOptions,
+    page: HookedPage,
+    owner: PageHooks,
+    calls: HookCalls | undefined,
+    emulateWrites: boolean,
+  ) {
     this.gpa = options.gpa;
     this.length = options.length;
     this.access = options.access;
-    this.callback = options.callback;
+    this.isGuard = calls === undefined;
+    this.callback = this.#booked(options.callback, calls);
     this.priority = options.priority ?? 'normal';
     const pagingStructure = options.pagingStructure ?? false;
     this.pagingStructure = pagingStructure !== false && options.access === Access.WRITE;
     this.entrySize = typeof pagingStructure === 'object' ? pagingStructure.entrySize : 8;
-    this.committed = options.committed;
+    this.committed = options.committed && this.#booked(options.committed, calls);
     this.concerns = options.concerns;
     this.hides = options.hides ?? false;
     this.#name = options.name;
@@ -107,14 +116,23 @@ export class PageHook {
     this.first = options.gpa & (PAGE_SIZE - 1);
     this.end = this.first + options.length;
     this.page = page;
-    this.isGuard = isGuard;
     this.emulateWrites = emulateWrites || this.pagingStructure;
     this.#owner = owner;
   }
 
+  #booked(callback: (event: AccessEvent) => void, calls: HookCalls | undefined): (event: AccessEvent) => void {
+    return calls === undefined || !calls.isBooked
+      ? callback
+      : calls.booked(
+          () => this.name,
+          callback,
+          () => hex64(this.page.frame * PAGE_SIZE),
+        );
+  }
+
   /** Name of its account. */
   get name(): string {
-    return this.#name ?? `${accessText(this.access)} ${hex64(this.gpa)}`;
+    return this.#name ?? this.parent?.name ?? `${accessText(this.access)} ${hex64(this.gpa)}`;
   }
 
   /** Whether it was removed; its callback is not called any more. */
@@ -176,21 +194,25 @@ export class PageHooks {
   readonly #rights: PageRights;
   readonly #pending: PendingCommits;
   readonly #pages = new FrameTable<HookedPage>();
+  readonly #calls: HookCalls;
   #removed: PageHook[] = [];
 
   /** @internal */
-  constructor(rights: PageRights, pending: PendingCommits) {
+  constructor(rights: PageRights, pending: PendingCommits, calls: HookCalls) {
+    this.#calls = calls;
     this.#rights = rights;
     this.#pending = pending;
   }
 
   /**
    * Sets a hook. The backend is told at once; {@link flush} says how the guest's processors learn of it.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_CALLBACK; what the backend throws. Nothing is set
-   *   then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_OPTIONS,
+   *   ERR_CORE_HOOKS_CLOSED; what the backend throws. Nothing is set then.
    */
   set(options: PageHookOptions): PageHook {
-    return this.#set(options, false, false);
+    this.#calls.requireOpen();
+    checkOptions(options);
+    return this.#add(options, this.#calls, false);
   }
 
   /**
@@ -218,33 +240,16 @@ export class PageHooks {
   }
 
   /**
-   * {@link set} for what the engine itself guards: no hook of a user can keep it from being asked.
+   * {@link set} for what the engine itself guards: no hook of a user can keep it from being asked, and its calls do not count.
    * @internal
-   * @param emulateWrites the engine carries out the writes wherever it can
+   * @param emulateWrites see {@link PageHook.emulateWrites}
    */
   guard(options: PageHookOptions, emulateWrites = false): PageHook {
-    return this.#set(options, true, emulateWrites);
+    return this.#add(options, undefined, emulateWrites);
   }
 
-  #set(options: PageHookOptions, isGuard: boolean, emulateWrites: boolean): PageHook {
-    const { gpa, length, access } = options;
-    requireCallback(options.callback);
-    if (!Number.isInteger(length) || length < 1 || (gpa & (PAGE_SIZE - 1)) + length > PAGE_SIZE) {
-      throw new CoreHooksError(
-        'ERR_CORE_HOOKS_RANGE',
-        `a hook of ${length} bytes at ${hex64(gpa)} is not within one page`,
-        {
-          address: hex64(gpa),
-          hint: 'Set one hook for each page of the range.',
-        },
-      );
-    }
-    if (access !== Access.READ && access !== Access.WRITE && access !== Access.EXECUTE) {
-      throw new CoreHooksError('ERR_CORE_HOOKS_ACCESS', `a hook wants one kind of access, not ${accessText(access)}`, {
-        address: hex64(gpa),
-        hint: 'Set one hook for each of read, write and execute.',
-      });
-    }
+  #add(options: PageHookOptions, calls: HookCalls | undefined, emulateWrites: boolean): PageHook {
+    const { gpa, access } = options;
     const frame = Math.floor(gpa / PAGE_SIZE) as Gfn;
     this.#rights.restrict(frame, access);
     let page = this.#pages.get(frame);
@@ -252,7 +257,7 @@ export class PageHooks {
       page = new HookedPage(frame);
       this.#pages.set(frame, page);
     }
-    const hook = new PageHook(options, page, this, isGuard, emulateWrites);
+    const hook = new PageHook(options, page, this, calls, emulateWrites);
     const hooks = page.hooksOf(access);
     const normal = hook.priority === 'high' ? hooks.findIndex((other) => other.priority === 'normal') : -1;
     if (hooks.length === 0) {
@@ -310,5 +315,55 @@ export class PageHooks {
   clear(): void {
     this.#pages.clear();
     this.#removed = [];
+  }
+}
+
+/** @throws CoreHooksError */
+function checkOptions(options: PageHookOptions): void {
+  const { gpa, length, access, pagingStructure, committed } = options;
+  requireCallback(options.callback);
+  if (!Number.isSafeInteger(gpa) || gpa < 0) {
+    throw optionsError(`${String(gpa)} is no physical address`, 'Pass a whole number of bytes.');
+  }
+  if (!Number.isInteger(length) || length < 1 || (gpa & (PAGE_SIZE - 1)) + length > PAGE_SIZE) {
+    throw new CoreHooksError(
+      'ERR_CORE_HOOKS_RANGE',
+      `a hook of ${String(length)} bytes at ${hex64(gpa)} is not within one page`,
+      {
+        address: hex64(gpa),
+        hint: 'Set one hook for each page of the range.',
+      },
+    );
+  }
+  if (access !== Access.READ && access !== Access.WRITE && access !== Access.EXECUTE) {
+    throw new CoreHooksError('ERR_CORE_HOOKS_ACCESS', `a hook wants one kind of access, not ${accessText(access)}`, {
+      address: hex64(gpa),
+      hint: 'Set one hook for each of read, write and execute.',
+    });
+  }
+  requirePriority(options.priority);
+  if (committed !== undefined) {
+    requireCallback(committed);
+    requireWrite('committed', access);
+  }
+  if (pagingStructure !== undefined && pagingStructure !== false) {
+    requireWrite('pagingStructure', access);
+    checkEntries(gpa, length, pagingStructure === true ? 8 : pagingStructure.entrySize);
+  }
+}
+
+function requireWrite(option: string, access: Access): void {
+  if (access !== Access.WRITE) {
+    throw optionsError(`${option} is of no use to a hook of access ${accessText(access)}`, 'It is for write hooks.');
+  }
+}
+
+function checkEntries(gpa: number, length: number, entrySize: number): void {
+  requireOneOf('the size of an entry', entrySize, [4, 8]);
+  if (gpa % entrySize !== 0 || length % entrySize !== 0) {
+    throw optionsError(
+      `${length} bytes at ${hex64(gpa)} are not whole entries of ${entrySize} bytes`,
+      'Hook whole page-table entries.',
+    );
   }
 }

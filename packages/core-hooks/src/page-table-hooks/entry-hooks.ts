@@ -3,6 +3,8 @@ import { requireCallback, requireVerdict } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { mapsTheSame } from '../dispatch/page-table-entry.js';
 import { CoreHooksError } from '../error.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
+import { optionsError, requireOneOf } from '../option-checks.js';
 import { FrameTable } from '../page-hooks/frame-table.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PendingCommits } from '../page-hooks/pending-commits.js';
@@ -12,7 +14,7 @@ import { EntryWriteEvent } from './entry-write-event.js';
 import { coverageOf, type EntryRoot, TablePage } from './table-page.js';
 
 /** Which page-table entry to watch, and who is asked. */
-export interface EntryHookOptions {
+export interface EntryHookOptions extends NamedHookOptions {
   /** The entry, aligned to its size. */
   readonly gpa: Gpa;
   /** 4 for 32-bit paging, else 8. */
@@ -85,10 +87,18 @@ export class EntryHooks {
   /** The tables that lie in a frame: nearly always one. */
   readonly #tables = new FrameTable<readonly TablePage[]>();
   readonly #event = new EntryWriteEvent();
+  readonly #calls: HookCalls;
   #removed: EntryHook[] = [];
 
   /** @internal @param failed tells of a callback that failed, and says what its verdict is */
-  constructor(pageHooks: PageHooks, pages: PageCache, pending: PendingCommits, failed: (cause: unknown) => Verdict) {
+  constructor(
+    pageHooks: PageHooks,
+    pages: PageCache,
+    pending: PendingCommits,
+    calls: HookCalls,
+    failed: (cause: unknown) => Verdict,
+  ) {
+    this.#calls = calls;
     this.#pending = pending;
     this.#pageHooks = pageHooks;
     this.#pages = pages;
@@ -98,12 +108,22 @@ export class EntryHooks {
   /**
    * Sets a hook. Whoever wants to know every change reads the entry after this and {@link PageHooks.flush}, not before.
    * @throws CoreHooksError ERR_CORE_HOOKS_RANGE when the entry is not aligned, or lies in the upper half of a `user-half`;
-   *   ERR_CORE_HOOKS_CALLBACK; what the backend throws. Nothing is set then.
+   *   ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CLOSED; what the backend throws. Nothing is set then.
    */
   set(options: EntryHookOptions): EntryHook {
-    const { gpa, entrySize } = options;
-    const root = options.root;
-    requireCallback(options.callback);
+    const { gpa, entrySize, root, callback, committed } = options;
+    this.#calls.requireOpen();
+    requireCallback(callback);
+    if (committed !== undefined) {
+      requireCallback(committed);
+    }
+    if (!Number.isSafeInteger(gpa) || gpa < 0) {
+      throw optionsError(`${String(gpa)} is no physical address`, 'Pass a whole number of bytes.');
+    }
+    if (entrySize !== 4 && entrySize !== 8) {
+      throw optionsError(`an entry has no ${String(entrySize)} bytes`, 'It has 4 in 32-bit paging, else 8.');
+    }
+    requireOneOf('the root', root, ['pae', 'user-half']);
     if (gpa % entrySize !== 0 || (root === 'user-half' && gpa % PAGE_SIZE >= PAGE_SIZE / 2)) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_RANGE',
@@ -114,6 +134,17 @@ export class EntryHooks {
         },
       );
     }
+    const name = (): string => options.name ?? `page-table entry ${hex64(gpa)}`;
+    return this.guard({
+      ...options,
+      callback: this.#calls.of(name, callback),
+      committed: this.#calls.of(name, committed),
+    });
+  }
+
+  /** {@link set} for the engine's own hooks, whose calls are nobody's. @internal */
+  guard(options: EntryHookOptions): EntryHook {
+    const { gpa, entrySize, root } = options;
     const coverage = coverageOf(gpa, entrySize, root);
     const frame = Math.floor(gpa / PAGE_SIZE);
     const tables = this.#tables.get(frame) ?? [];

@@ -1,6 +1,8 @@
-import { type Gva, u32Index, type VcpuRecord } from '@introd/abi';
+import { type Gva, hex64, u32Index, type VcpuRecord } from '@introd/abi';
 import { requireCallback } from '../callback.js';
-import type { EngineCounters } from '../counters.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
+import { requireLinearAddress } from '../option-checks.js';
+import { Paging } from '../translation/paging-mode.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
 
@@ -46,7 +48,7 @@ export class VmcallEvent extends CallEvent {
 }
 
 /** Whose breakpoints to handle. */
-export interface BreakpointHookOptions {
+export interface BreakpointHookOptions extends NamedHookOptions {
   /** Only the INT3 at this address; default any. */
   readonly rip?: Gva;
   /** Called for each; says by {@link BreakpointEvent.claim} that it is its own. */
@@ -54,7 +56,7 @@ export interface BreakpointHookOptions {
 }
 
 /** Who answers VMCALLs. */
-export interface VmcallHookOptions {
+export interface VmcallHookOptions extends NamedHookOptions {
   /** Called for each; says by {@link VmcallEvent.claim} that it is its own. */
   readonly callback: (event: VmcallEvent) => void;
 }
@@ -66,15 +68,16 @@ class CallHooks<E extends CallEvent> {
   constructor(
     switches: ExitSwitches,
     kind: 'breakpoint' | 'vmcall',
-    counters: EngineCounters,
+    protected readonly calls: HookCalls,
     onThrow: (cause: unknown) => void,
     event: E,
   ) {
-    this.#listeners = new ExitListeners(switches, { kind }, counters, onThrow);
+    this.#listeners = new ExitListeners(switches, { kind }, onThrow);
     this.#event = event;
   }
 
-  protected add(callback: (event: E) => void): ExitHook {
+  /** Sets a handler of the engine, whose calls are nobody's. @internal @throws what the backend throws */
+  guard(callback: (event: E) => void): ExitHook {
     return this.#listeners.add(callback);
   }
 
@@ -109,25 +112,29 @@ function isClaimed(event: CallEvent): boolean {
  */
 export class BreakpointHooks extends CallHooks<BreakpointEvent> {
   /** @internal */
-  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    super(switches, 'breakpoint', counters, onThrow, new BreakpointEvent());
+  constructor(switches: ExitSwitches, calls: HookCalls, onThrow: (cause: unknown) => void) {
+    super(switches, 'breakpoint', calls, onThrow, new BreakpointEvent());
   }
 
   /**
    * Sets a handler.
-   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws when it cannot raise the exit; nothing is set then
    */
-  set({ rip, callback }: BreakpointHookOptions): ExitHook {
+  set({ rip, callback, name }: BreakpointHookOptions): ExitHook {
+    this.calls.requireOpen();
     requireCallback(callback);
+    const call = this.calls.of(() => name ?? (rip === undefined ? 'INT3' : `INT3 ${hex64(rip)}`), callback);
     if (rip === undefined) {
-      return this.add(callback);
+      return this.guard(call);
     }
+    // The widest form; which paging mode the guest will be in is not known.
+    requireLinearAddress(rip, Paging.LEVEL_5);
     const low = Number(BigInt.asUintN(32, rip));
     const high = Number(BigInt.asUintN(32, rip >> 32n));
-    return this.add((event) => {
+    return this.guard((event) => {
       const registers = event.vcpu.u32;
       if (registers[RIP] === low && registers[RIP + 1] === high) {
-        callback(event);
+        call(event);
       }
     });
   }
@@ -139,16 +146,17 @@ export class BreakpointHooks extends CallHooks<BreakpointEvent> {
  */
 export class VmcallHooks extends CallHooks<VmcallEvent> {
   /** @internal */
-  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    super(switches, 'vmcall', counters, onThrow, new VmcallEvent());
+  constructor(switches: ExitSwitches, calls: HookCalls, onThrow: (cause: unknown) => void) {
+    super(switches, 'vmcall', calls, onThrow, new VmcallEvent());
   }
 
   /**
    * Sets a handler.
-   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws when it cannot raise the exit; nothing is set then
    */
-  set({ callback }: VmcallHookOptions): ExitHook {
+  set({ callback, name = 'VMCALL' }: VmcallHookOptions): ExitHook {
+    this.calls.requireOpen();
     requireCallback(callback);
-    return this.add(callback);
+    return this.guard(this.calls.of(() => name, callback));
   }
 }

@@ -1,6 +1,7 @@
-import { type VcpuRecord, Verdict } from '@introd/abi';
+import { DescriptorTable, type VcpuRecord, Verdict } from '@introd/abi';
 import { requireCallback, requireVerdict } from '../callback.js';
-import type { EngineCounters } from '../counters.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
+import { optionsError } from '../option-checks.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
 
@@ -23,6 +24,10 @@ export class DescriptorTableEvent {
   removeHook = false;
 }
 
+/** The loads that hooks are asked about. */
+const LIDT = DescriptorTable.IDTR | DescriptorTable.WRITE;
+const LGDT = DescriptorTable.GDTR | DescriptorTable.WRITE;
+
 /** A function to be called when a descriptor table is loaded. */
 export type DescriptorTableHook = ExitHook;
 
@@ -33,26 +38,41 @@ export type DescriptorTableHook = ExitHook;
 export class DescriptorTableHooks {
   readonly #listeners: ExitListeners<DescriptorTableEvent>;
   readonly #onThrow: (cause: unknown) => Verdict;
+  readonly #calls: HookCalls;
   /** @internal The event that {@link dispatch} shows to the callbacks. */
   readonly event = new DescriptorTableEvent();
   #verdict: Verdict = Verdict.ALLOWED;
 
   /** @internal */
-  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
+  constructor(switches: ExitSwitches, calls: HookCalls, onThrow: (cause: unknown) => Verdict) {
+    this.#calls = calls;
     this.#onThrow = onThrow;
-    this.#listeners = new ExitListeners(switches, { kind: 'descriptor-table' }, counters, (cause) =>
+    this.#listeners = new ExitListeners(switches, { kind: 'descriptor-table' }, (cause) =>
       this.#judge(this.#onThrow(cause)),
     );
   }
 
   /**
    * Calls `callback` before each load of a table from now on.
-   * @param flags `DescriptorTable` bits; the callback is called when they are exactly those of the exit: `IDTR | WRITE` or `GDTR | WRITE`.
-   * For other combinations the operand's memory is checked, and nobody is called.
-   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
+   * @param flags `DescriptorTable` bits: `IDTR | WRITE` for LIDT, `GDTR | WRITE` for LGDT. Of the other instructions only the operand's memory
+   *   is asked about, by page hooks.
+   * @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws when it cannot
+   *   raise the exit; nothing is set then
    */
-  set(flags: number, callback: (event: DescriptorTableEvent) => void): DescriptorTableHook {
+  set(
+    flags: number,
+    callback: (event: DescriptorTableEvent) => void,
+    { name }: NamedHookOptions = {},
+  ): DescriptorTableHook {
+    this.#calls.requireOpen();
+    if (flags !== LIDT && flags !== LGDT) {
+      throw optionsError(
+        `nobody is ever asked about descriptor table flags ${String(flags)}`,
+        'Pass IDTR | WRITE or GDTR | WRITE; hook the operand of the other instructions as memory.',
+      );
+    }
     requireCallback(callback);
+    const call = this.#calls.of(() => name ?? (flags === LIDT ? 'IDTR' : 'GDTR'), callback);
     const hook = this.#listeners.add((event) => {
       if (event.flags !== flags) {
         return;
@@ -60,7 +80,7 @@ export class DescriptorTableHooks {
       event.verdict = Verdict.ALLOWED;
       event.removeHook = false;
       try {
-        callback(event);
+        call(event);
         requireVerdict(event.verdict);
         this.#judge(event.verdict);
       } finally {

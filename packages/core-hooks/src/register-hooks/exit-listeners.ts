@@ -1,5 +1,4 @@
 import type { SwitchedExit } from '@introd/glue';
-import type { EngineCounters } from '../counters.js';
 import type { ExitSwitches } from './exit-switches.js';
 import { Listeners } from './listeners.js';
 
@@ -19,10 +18,10 @@ export class ExitListeners<E> {
   readonly listeners: Listeners<E>;
   #on = false;
 
-  constructor(switches: ExitSwitches, exit: SwitchedExit, counters: EngineCounters, onThrow: (cause: unknown) => void) {
+  constructor(switches: ExitSwitches, exit: SwitchedExit, onThrow: (cause: unknown) => void) {
     this.#switches = switches;
     this.#exit = exit;
-    this.listeners = new Listeners(counters, onThrow);
+    this.listeners = new Listeners(onThrow);
   }
 
   /** @throws what the backend throws when it cannot raise the exit; nothing is set then */

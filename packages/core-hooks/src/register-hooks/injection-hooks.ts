@@ -1,6 +1,6 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
 import { requireCallback } from '../callback.js';
-import type { EngineCounters } from '../counters.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
 
@@ -35,19 +35,22 @@ export class InjectedEvent {
 export class InjectionHooks {
   readonly #listeners: ExitListeners<InjectedEvent>;
   readonly #event = new InjectedEvent();
+  readonly #calls: HookCalls;
 
   /** @internal */
-  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    this.#listeners = new ExitListeners(switches, { kind: 'event-injected' }, counters, onThrow);
+  constructor(switches: ExitSwitches, calls: HookCalls, onThrow: (cause: unknown) => void) {
+    this.#calls = calls;
+    this.#listeners = new ExitListeners(switches, { kind: 'event-injected' }, onThrow);
   }
 
   /**
    * Calls `callback` at each report from now on.
-   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot report; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws when it cannot report; nothing is set then
    */
-  set(callback: (event: InjectedEvent) => void): ExitHook {
+  set(callback: (event: InjectedEvent) => void, { name = 'injected event' }: NamedHookOptions = {}): ExitHook {
+    this.#calls.requireOpen();
     requireCallback(callback);
-    return this.#listeners.add(callback);
+    return this.#listeners.add(this.#calls.of(() => name, callback));
   }
 
   /** @internal */

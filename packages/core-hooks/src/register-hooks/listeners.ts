@@ -1,5 +1,3 @@
-import type { EngineCounters } from '../counters.js';
-
 class Listener<E> {
   removed = false;
   constructor(
@@ -22,10 +20,7 @@ class Listener<E> {
 export class Listeners<E> {
   #list: readonly Listener<E>[] = [];
 
-  constructor(
-    readonly counters: EngineCounters,
-    readonly onThrow: (cause: unknown) => void,
-  ) {}
+  constructor(readonly onThrow: (cause: unknown) => void) {}
 
   get size(): number {
     return this.#list.length;
@@ -61,7 +56,6 @@ export class Listeners<E> {
 
   #callOne(listener: Listener<E>, event: E): void {
     if (!listener.removed) {
-      this.counters.hookCalls++;
       try {
         listener.callback(event);
       } catch (cause) {

@@ -1,7 +1,7 @@
 import type { Verdict } from '@introd/abi';
 import type { ExitsCapability } from '@introd/glue';
-import type { EngineCounters } from '../counters.js';
 import type { EngineProblemKind } from '../engine-problem.js';
+import type { HookCalls } from '../hook-calls.js';
 import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import { BreakpointHooks, VmcallHooks } from './call-hooks.js';
 import { CrHooks } from './cr-hooks.js';
@@ -15,7 +15,7 @@ import { XcrHooks } from './xcr-hooks.js';
 /** What the sets of hooks need of the engine. */
 export interface RegisterHooksContext {
   readonly port: ExitsCapability;
-  readonly counters: EngineCounters;
+  readonly calls: HookCalls;
   readonly pending: PendingCommits;
   readonly fallback: Verdict;
   report(kind: EngineProblemKind, message: string, cause?: unknown): void;
@@ -37,7 +37,7 @@ export class RegisterHooks {
 
   constructor(context: RegisterHooksContext) {
     this.#context = context;
-    const { counters, fallback } = context;
+    const { calls, fallback } = context;
     const switches = new ExitSwitches(context.port, context.pending);
     this.#switches = switches;
     const onThrow =
@@ -46,14 +46,14 @@ export class RegisterHooks {
         context.report('callback', `the callback of ${hook} failed`, cause);
         return fallback;
       };
-    this.msr = new MsrHooks(switches, counters, onThrow('an MSR hook'));
-    this.descriptorTable = new DescriptorTableHooks(switches, counters, onThrow('a descriptor table hook'));
-    this.cr = new CrHooks(switches, counters, onThrow('a control register hook'));
-    this.xcr = new XcrHooks(switches, counters, onThrow('an XCR hook'));
-    this.breakpoint = new BreakpointHooks(switches, counters, onThrow('a breakpoint hook'));
-    this.vmcall = new VmcallHooks(switches, counters, onThrow('a VMCALL hook'));
-    this.injected = new InjectionHooks(switches, counters, onThrow('an injection hook'));
-    this.tick = new TickHooks(counters, onThrow('a tick hook'));
+    this.msr = new MsrHooks(switches, calls, onThrow('an MSR hook'));
+    this.descriptorTable = new DescriptorTableHooks(switches, calls, onThrow('a descriptor table hook'));
+    this.cr = new CrHooks(switches, calls, onThrow('a control register hook'));
+    this.xcr = new XcrHooks(switches, calls, onThrow('an XCR hook'));
+    this.breakpoint = new BreakpointHooks(switches, calls, onThrow('a breakpoint hook'));
+    this.vmcall = new VmcallHooks(switches, calls, onThrow('a VMCALL hook'));
+    this.injected = new InjectionHooks(switches, calls, onThrow('an injection hook'));
+    this.tick = new TickHooks(calls, onThrow('a tick hook'));
     this.#sets = [this.msr, this.descriptorTable, this.cr, this.xcr, this.breakpoint, this.vmcall, this.injected];
   }
 

@@ -1,7 +1,7 @@
 import { u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { SwitchedExit } from '@introd/glue';
 import { requireCallback, requireVerdict } from '../callback.js';
-import type { EngineCounters } from '../counters.js';
+import type { HookCalls } from '../hook-calls.js';
 import { type ExitHook, ExitListeners } from './exit-listeners.js';
 import type { ExitSwitches } from './exit-switches.js';
 
@@ -41,7 +41,7 @@ export type RegisterHook = ExitHook;
  */
 export class RegisterWriteHooks<E extends RegisterWriteEvent> {
   readonly #switches: ExitSwitches;
-  readonly #counters: EngineCounters;
+  readonly #calls: HookCalls;
   readonly #onThrow: (cause: unknown) => Verdict;
   readonly #event: E;
   readonly #exitOf: (register: number) => SwitchedExit;
@@ -52,25 +52,31 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
   /** @internal */
   constructor(
     switches: ExitSwitches,
-    counters: EngineCounters,
+    calls: HookCalls,
     onThrow: (cause: unknown) => Verdict,
     event: E,
     exitOf: (register: number) => SwitchedExit,
   ) {
     this.#switches = switches;
-    this.#counters = counters;
+    this.#calls = calls;
     this.#onThrow = onThrow;
     this.#event = event;
     this.#exitOf = exitOf;
   }
 
-  /** Calls `callback` before each write of a register from now on. @throws what the backend throws; nothing is set then */
-  protected setHook(register: number, callback: (event: E) => void): RegisterHook {
+  /**
+   * Calls `callback` before each write of a register from now on.
+   * @param name of its account
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws; nothing is set then
+   */
+  protected setHook(register: number, callback: (event: E) => void, name: () => string): RegisterHook {
+    this.#calls.requireOpen();
     requireCallback(callback);
+    const call = this.#calls.of(name, callback);
     const key = register | 0;
     let listeners = this.#registers.get(key);
     if (listeners === undefined) {
-      listeners = new ExitListeners<E>(this.#switches, this.#exitOf(register), this.#counters, (cause) =>
+      listeners = new ExitListeners<E>(this.#switches, this.#exitOf(register), (cause) =>
         this.#judge(this.#onThrow(cause)),
       );
     }
@@ -78,7 +84,7 @@ export class RegisterWriteHooks<E extends RegisterWriteEvent> {
       event.verdict = Verdict.ALLOWED;
       event.removeHook = false;
       try {
-        callback(event);
+        call(event);
         requireVerdict(event.verdict);
         this.#judge(event.verdict);
       } finally {

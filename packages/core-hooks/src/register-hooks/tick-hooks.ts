@@ -1,6 +1,6 @@
 import type { VcpuRecord } from '@introd/abi';
 import { requireCallback } from '../callback.js';
-import type { EngineCounters } from '../counters.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
 import { Listeners } from './listeners.js';
 
 /** One second of guest time has passed. */
@@ -19,16 +19,19 @@ export interface TickHook {
 export class TickHooks {
   readonly #listeners: Listeners<TickEvent>;
   readonly #event = { time: 0 };
+  readonly #calls: HookCalls;
 
   /** @internal */
-  constructor(counters: EngineCounters, onThrow: (cause: unknown) => void) {
-    this.#listeners = new Listeners(counters, onThrow);
+  constructor(calls: HookCalls, onThrow: (cause: unknown) => void) {
+    this.#calls = calls;
+    this.#listeners = new Listeners(onThrow);
   }
 
-  /** Calls `callback` at each tick from now on. @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK */
-  set(callback: (event: TickEvent) => void): TickHook {
+  /** Calls `callback` at each tick from now on. @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED */
+  set(callback: (event: TickEvent) => void, { name = 'tick' }: NamedHookOptions = {}): TickHook {
+    this.#calls.requireOpen();
     requireCallback(callback);
-    return this.#listeners.add(callback);
+    return this.#listeners.add(this.#calls.of(() => name, callback));
   }
 
   /** @internal */

@@ -1,5 +1,5 @@
 import { u32Index, type VcpuRecord, type Verdict } from '@introd/abi';
-import type { EngineCounters } from '../counters.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
 import type { ExitSwitches } from './exit-switches.js';
 import { type RegisterHook, RegisterWriteEvent, RegisterWriteHooks } from './register-write.js';
 
@@ -18,16 +18,16 @@ export class XcrWriteEvent extends RegisterWriteEvent {
 /** Hooks on writes of extended control registers. The exit is on exactly while there is a hook. */
 export class XcrHooks extends RegisterWriteHooks<XcrWriteEvent> {
   /** @internal */
-  constructor(switches: ExitSwitches, counters: EngineCounters, onThrow: (cause: unknown) => Verdict) {
-    super(switches, counters, onThrow, new XcrWriteEvent(), () => ({ kind: 'xcr-write' }));
+  constructor(switches: ExitSwitches, calls: HookCalls, onThrow: (cause: unknown) => Verdict) {
+    super(switches, calls, onThrow, new XcrWriteEvent(), () => ({ kind: 'xcr-write' }));
   }
 
   /**
    * Calls `callback` before each XSETBV from now on.
-   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK; what the backend throws when it cannot raise the exit; nothing is set then
+   * @throws CoreHooksError ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws when it cannot raise the exit; nothing is set then
    */
-  set(callback: (event: XcrWriteEvent) => void): RegisterHook {
-    return this.setHook(EVERY_XCR, callback);
+  set(callback: (event: XcrWriteEvent) => void, { name = 'XCR' }: NamedHookOptions = {}): RegisterHook {
+    return this.setHook(EVERY_XCR, callback, () => name);
   }
 
   /** @internal */

@@ -1,4 +1,5 @@
 import type { Cr3, Gpa, Gva } from '@introd/abi';
+import type { NamedHookOptions } from '../hook-calls.js';
 import type { HookParent } from '../page-hooks/page-hooks.js';
 import { type Paging, rootAddress } from '../translation/paging-mode.js';
 import { Leaf } from './leaf.js';
@@ -7,7 +8,7 @@ import type { TranslationHooks } from './translation-hooks.js';
 import type { WatchedEntry } from './watched-entries.js';
 
 /** Which address to follow, and who is asked and told. */
-export interface TranslationHookOptions {
+export interface TranslationHookOptions extends NamedHookOptions {
   /**
    * Address space. PCID and flag bits do not count. Of kernel addresses it is that of the operating system, once it is known
    * (`AddressSpaces.systemCr3`): other spaces share its tables.

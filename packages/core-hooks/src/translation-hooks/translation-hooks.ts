@@ -1,10 +1,12 @@
 import { type Cr3, hex64, type VcpuRecord, type Verdict } from '@introd/abi';
 import type { PauseCapability } from '@introd/glue';
-import { requireVerdict } from '../callback.js';
+import { requireCallback, requireVerdict } from '../callback.js';
 import { changesMapping } from '../dispatch/page-table-entry.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
 import { resumeGuest } from '../guest-pause.js';
+import type { HookCalls } from '../hook-calls.js';
+import { requireAddressSpace, requireLinearAddress, requirePriority } from '../option-checks.js';
 import { removeChain } from '../page-hooks/page-hooks.js';
 import type { PendingCommits } from '../page-hooks/pending-commits.js';
 import type { EntryWriteEvent } from '../page-table-hooks/entry-write-event.js';
@@ -22,6 +24,7 @@ const MAX_CHANGES = 64;
 export interface TranslationHooksContext {
   readonly port: PauseCapability;
   readonly translator: Translator;
+  readonly calls: HookCalls;
   readonly fallback: Verdict;
   readonly addressSpaces: { readonly systemCr3: Cr3 | undefined };
   report(kind: EngineProblemKind, message: string, cause?: unknown): void;
@@ -74,14 +77,31 @@ export class TranslationHooks implements EntryFollower {
 
   /**
    * Sets a hook, in the paging mode of the guest's operating system. Nobody is called for how things stand.
-   * @throws CoreHooksError ERR_CORE_HOOKS_KERNEL_ADDRESS for a kernel address in another space than that of the operating system; what
-   *   the backend throws. Nothing is set then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_KERNEL_ADDRESS for a kernel address in another space than that of the operating system;
+   *   ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_CLOSED; what the backend throws. Nothing is set then.
    */
   set(options: TranslationHookOptions): TranslationHook {
+    const { calls, translator } = this.#context;
+    const { cr3, va, callback, committed } = options;
+    calls.requireOpen();
+    requireAddressSpace(cr3);
+    requireLinearAddress(va, translator.guestPaging);
+    requirePriority(options.priority);
+    for (const given of [callback, committed]) {
+      if (given !== undefined) {
+        requireCallback(given);
+      }
+    }
+    const name = (): string => options.name ?? `translation of ${hex64(va)}`;
+    return this.guard({ ...options, callback: calls.of(name, callback), committed: calls.of(name, committed) });
+  }
+
+  /** {@link set} for the engine's own hooks, whose calls are nobody's. @internal */
+  guard(options: TranslationHookOptions): TranslationHook {
     return this.#set(options, this.#context.translator.guestPaging, true);
   }
 
-  /** {@link set} for the VCPU whose exit is handled: in its paging mode, and in whatever address space it is. @internal */
+  /** {@link guard} for the VCPU whose exit is handled: in its paging mode, and in whatever address space it is. @internal */
   follow(options: TranslationHookOptions): TranslationHook {
     return this.#set(options, this.#context.translator.vcpuPaging, false);
   }

@@ -96,7 +96,7 @@ export class WatchedEntries {
       return undefined;
     }
     const entry = new WatchedEntry(gpa as Gpa, entrySize);
-    entry.hook = this.#hooks.set({
+    entry.hook = this.#hooks.guard({
       gpa: entry.gpa,
       entrySize,
       root,

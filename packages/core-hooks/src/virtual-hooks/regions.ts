@@ -1,6 +1,8 @@
-import { type Access, type Cr3, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
+import { type Access, accessText, type Cr3, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
 import type { AccessEvent } from '../dispatch/access-event.js';
 import { CoreHooksError } from '../error.js';
+import type { NamedHookOptions } from '../hook-calls.js';
+import { requireAddressSpace } from '../option-checks.js';
 import type { HookParent } from '../page-hooks/page-hooks.js';
 import type { HashMismatch, VirtualHook } from './virtual-hook.js';
 import type { VirtualHooks } from './virtual-hooks.js';
@@ -10,7 +12,7 @@ const MAX_REGION = 2 ** 30;
 const END_OF_ADDRESSES = 1n << 64n;
 
 /** Which part of an object to hook. */
-export interface RegionOptions {
+export interface RegionOptions extends NamedHookOptions {
   /** First byte; the region need not be mapped. */
   readonly va: Gva;
   /** Number of bytes, 1 up to 1 GiB. */
@@ -34,6 +36,7 @@ export class HookedRegion implements HookParent {
   /** One hook for each page. */
   readonly hooks: readonly VirtualHook[];
   readonly #pages: VirtualHook[] = [];
+  readonly #name: string | undefined;
   readonly #owner: HookedObject;
   #removed = false;
 
@@ -44,6 +47,7 @@ export class HookedRegion implements HookParent {
     this.length = length;
     this.access = access;
     this.hooks = this.#pages;
+    this.#name = options.name;
     this.#owner = owner;
     try {
       for (let done = 0; done < length; ) {
@@ -69,6 +73,11 @@ export class HookedRegion implements HookParent {
       this.#release();
       throw cause;
     }
+  }
+
+  /** Name of its account. */
+  get name(): string {
+    return this.#name ?? `region ${accessText(this.access)} ${hex64(this.va)}`;
   }
 
   /** Whether it was removed; its callback is not called any more. */
@@ -109,14 +118,17 @@ export class HookedObject {
 
   /**
    * Hooks a region: all of its pages, or none.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_KERNEL_ADDRESS, ERR_CORE_HOOKS_REMOVED; what the
-   *   backend throws
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_KERNEL_ADDRESS, ERR_CORE_HOOKS_REMOVED,
+   *   ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CLOSED; what the backend throws
    */
   hook(options: RegionOptions): HookedRegion {
     const { va, length } = options;
     if (this.#removed) {
-      throw new CoreHooksError('ERR_CORE_HOOKS_REMOVED', 'a region was to be hooked of an object that was removed');
+      throw new CoreHooksError('ERR_CORE_HOOKS_REMOVED', 'a region was to be hooked of an object that was removed', {
+        hint: 'Create another object.',
+      });
     }
+    this.#virtual.requireAddress(va);
     if (!Number.isInteger(length) || length < 1 || length > MAX_REGION || va + BigInt(length) > END_OF_ADDRESSES) {
       throw new CoreHooksError('ERR_CORE_HOOKS_RANGE', `there is no region of ${length} bytes at ${hex64(va)}`, {
         address: hex64(va),
@@ -175,8 +187,10 @@ export class RegionHooks {
     this.#virtual = virtual;
   }
 
-  /** An object without regions. */
+  /** An object without regions. @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CLOSED */
   create({ cr3 }: { readonly cr3: Cr3 }): HookedObject {
+    this.#virtual.requireOpen();
+    requireAddressSpace(cr3);
     const object = new HookedObject(cr3, this.#virtual, this);
     this.#objects.add(object);
     return object;

@@ -1,5 +1,6 @@
-import type { Access, Cr3, Gpa, Gva } from '@introd/abi';
+import { type Access, accessText, type Cr3, type Gpa, type Gva, hex64 } from '@introd/abi';
 import type { AccessEvent } from '../dispatch/access-event.js';
+import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
 import type { HookParent, PageHook } from '../page-hooks/page-hooks.js';
 import type { TranslationHook } from '../translation-hooks/translation-hook.js';
 import type { VirtualHooks } from './virtual-hooks.js';
@@ -12,7 +13,7 @@ export interface HashMismatch {
 }
 
 /** What to hook. */
-export interface VirtualHookOptions {
+export interface VirtualHookOptions extends NamedHookOptions {
   /** Address space, see {@link TranslationHookOptions.cr3}. */
   readonly cr3: Cr3;
   /** First byte; it need not be mapped. */
@@ -49,6 +50,8 @@ export class VirtualHook implements HookParent {
   /** @internal */
   readonly options: VirtualHookOptions;
   /** @internal */
+  readonly onHashMismatch: ((mismatch: HashMismatch) => void) | undefined;
+  /** @internal */
   translation!: TranslationHook;
   /** @internal The hook on the page that is mapped. */
   armed: PageHook | undefined;
@@ -58,7 +61,7 @@ export class VirtualHook implements HookParent {
   readonly #owner: VirtualHooks;
 
   /** @internal */
-  constructor(options: VirtualHookOptions, owner: VirtualHooks) {
+  constructor(options: VirtualHookOptions, calls: HookCalls, owner: VirtualHooks) {
     this.cr3 = options.cr3;
     this.va = options.va;
     this.length = options.length;
@@ -66,6 +69,7 @@ export class VirtualHook implements HookParent {
     this.priority = options.priority ?? 'normal';
     this.parent = options.parent;
     this.options = options;
+    this.onHashMismatch = calls.of(() => this.name, options.onHashMismatch);
     this.#owner = owner;
   }
 
@@ -77,6 +81,11 @@ export class VirtualHook implements HookParent {
   /** Virtual address of a physical one on the page where the hook is now: what an access by another mapping means here. */
   addressOf(gpa: Gpa): Gva | undefined {
     return this.armed === undefined ? undefined : (BigInt.asUintN(64, this.va + BigInt(gpa - this.armed.gpa)) as Gva);
+  }
+
+  /** Name of its account. */
+  get name(): string {
+    return this.options.name ?? this.parent?.name ?? `virtual ${accessText(this.access)} ${hex64(this.va)}`;
   }
 
   /** Whether it was removed; its callback is not called any more. */

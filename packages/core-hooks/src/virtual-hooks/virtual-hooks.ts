@@ -1,9 +1,12 @@
-import { Access, type Cr3, type Gpa, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
+import { Access, accessText, type Cr3, type Gpa, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
 import { requireCallback } from '../callback.js';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { CoreHooksError } from '../error.js';
+import type { HookCalls } from '../hook-calls.js';
+import { optionsError, requireAddressSpace, requireLinearAddress, requirePriority } from '../option-checks.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageCache } from '../translation/page-cache.js';
+import type { Translator } from '../translation/translator.js';
 import type { TranslationEvent } from '../translation-hooks/translation-event.js';
 import type { TranslationHooks } from '../translation-hooks/translation-hooks.js';
 import { VirtualHook, type VirtualHookOptions } from './virtual-hook.js';
@@ -16,6 +19,8 @@ export type HiddenBytes = (cr3: Cr3, va: Gva, bytes: Uint8Array) => void;
 
 /** What the virtual-address hooks need of the engine. */
 export interface VirtualHooksContext {
+  readonly calls: HookCalls;
+  readonly translator: Translator;
   report(kind: EngineProblemKind, message: string, cause?: unknown): void;
 }
 
@@ -45,12 +50,16 @@ export class VirtualHooks {
 
   /**
    * Sets a hook. When the page is mapped it is in force as a {@link PageHooks.set page hook} is.
-   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_KERNEL_ADDRESS; what
-   *   the backend throws. Nothing is set then.
+   * @throws CoreHooksError ERR_CORE_HOOKS_RANGE, ERR_CORE_HOOKS_ACCESS, ERR_CORE_HOOKS_CALLBACK, ERR_CORE_HOOKS_KERNEL_ADDRESS,
+   *   ERR_CORE_HOOKS_OPTIONS, ERR_CORE_HOOKS_CLOSED; what the backend throws. Nothing is set then.
    */
   set(options: VirtualHookOptions): VirtualHook {
     const { va, length, access, cr3, priority } = options;
+    this.requireOpen();
+    requireAddressSpace(cr3);
+    this.requireAddress(va);
     requireCallback(options.callback);
+    requirePriority(priority);
     if (!Number.isInteger(length) || length < 1 || offsetOf(va) + length > PAGE_SIZE) {
       throw new CoreHooksError(
         'ERR_CORE_HOOKS_RANGE',
@@ -67,8 +76,11 @@ export class VirtualHooks {
         hint: 'Set one hook for each of read, write and execute.',
       });
     }
-    const hook = new VirtualHook(options, this);
-    hook.translation = this.#translations.set({
+    if (access !== Access.WRITE) {
+      refuseOfWrites(options);
+    }
+    const hook = new VirtualHook(options, this.#context.calls, this);
+    hook.translation = this.#translations.guard({
       cr3,
       va,
       priority,
@@ -83,6 +95,16 @@ export class VirtualHooks {
     }
     this.#hooks.add(hook);
     return hook;
+  }
+
+  /** @internal @throws CoreHooksError ERR_CORE_HOOKS_CLOSED */
+  requireOpen(): void {
+    this.#context.calls.requireOpen();
+  }
+
+  /** @internal @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS */
+  requireAddress(va: Gva): void {
+    requireLinearAddress(va, this.#context.translator.guestPaging);
   }
 
   /** Number of hooks that are set and not removed. */
@@ -153,7 +175,7 @@ export class VirtualHooks {
 
   #tellMismatch(hook: VirtualHook, gpa: Gpa): void {
     try {
-      hook.options.onHashMismatch?.({ hook, gpa });
+      hook.onHashMismatch?.({ hook, gpa });
     } catch (cause) {
       this.#context.report('callback', 'the callback about a changed page threw', cause);
     }
@@ -215,4 +237,14 @@ export class VirtualHooks {
 
 function offsetOf(va: Gva): number {
   return Number(va & 0xfffn);
+}
+
+/** @throws CoreHooksError ERR_CORE_HOOKS_OPTIONS for what only write hooks have */
+function refuseOfWrites({ access, committed, hash, onHashMismatch }: VirtualHookOptions): void {
+  if (committed !== undefined || hash === true || onHashMismatch !== undefined) {
+    throw optionsError(
+      `committed, hash and onHashMismatch are of no use to a hook of access ${accessText(access)}`,
+      'They are for write hooks.',
+    );
+  }
 }
