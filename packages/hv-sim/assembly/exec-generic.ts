@@ -11,11 +11,10 @@ import {
 } from './exec-exchange';
 import { execDivide, execMultiply, execMultiplyLow } from './exec-multiply';
 import { execLegacy } from './exec-legacy';
+import { execDoubleShift, execShift } from './exec-shift';
 import { execEnter, execLeave, execPopFlags, execPushFlags, popMemory } from './exec-stack';
 import { fault, raise, unsupported } from './fault';
 import {
-  FLAG_ADDRESS_16,
-  FLAG_IMMEDIATE_SOURCE,
   I_ADCX,
   I_ADOX,
   I_ANDN,
@@ -98,20 +97,17 @@ import {
   I_XCHG,
   I_XLAT,
   OP_DST,
-  OP_FLAGS,
   OP_IMM,
   OP_KIND,
   OP_SIZE,
   OP_SOURCE_SIZE,
   OP_SRC,
   VCPU_RAX,
-  VCPU_RCX,
   VCPU_RDX,
 } from './generated/layout';
 import { load8, probeRead } from './memory';
-import { jumpDirect } from './near-branch';
+import { execLoop } from './near-branch';
 import {
-  cutToAddressSize,
   effectiveAddress,
   effectiveOffset,
   linearAddress,
@@ -122,14 +118,12 @@ import {
   writeDestination,
   writeUpdated,
 } from './operand';
-import { doubleShift, shiftOfKind } from './shift';
 import { moveStack, pushOfSize, topOfSize } from './sized-stack';
 import { execSse } from './sse';
 import { execX87 } from './x87';
 import {
   AF,
   CF,
-  cpu,
   DF,
   flags,
   general,
@@ -137,12 +131,10 @@ import {
   PF,
   RAX,
   RBX,
-  RCX,
   register,
   registerOfSize,
   SF,
   setFlags,
-  setGeneral,
   setRegister,
   setRegisterOfSize,
   setStatus,
@@ -170,63 +162,6 @@ function execUnary(op: usize): void {
       result = unaryOfKind<u64>(kind, value);
   }
   writeUpdated(op, result);
-}
-
-/** Count of a shift: the immediate or CL. */
-// @ts-ignore: decorator
-@inline
-function shiftCount(op: usize): u32 {
-  return load<u16>(op, OP_FLAGS) & FLAG_IMMEDIATE_SOURCE ? load<u32>(op, OP_IMM) : u32(load<u8>(cpu, VCPU_RCX));
-}
-
-function execShift(op: usize): void {
-  const value = readForUpdate(op);
-  if (fault) return;
-  const kind = load<u8>(op, OP_KIND);
-  const count = shiftCount(op);
-  let result: u64;
-  switch (load<u8>(op, OP_SIZE)) {
-    case 1:
-      result = shiftOfKind<u8>(kind, value, count);
-      break;
-    case 2:
-      result = shiftOfKind<u16>(kind, value, count);
-      break;
-    case 4:
-      result = shiftOfKind<u32>(kind, value, count);
-      break;
-    default:
-      result = shiftOfKind<u64>(kind, value, count);
-  }
-  writeUpdated(op, result);
-}
-
-function execDoubleShift(op: usize, left: bool): void {
-  const size = load<u8>(op, OP_SIZE);
-  const value = readForUpdate(op);
-  if (fault) return;
-  const filling = registerOfSize(load<u16>(op, OP_SRC), size);
-  const count = shiftCount(op);
-  let result: u64;
-  if (size == 2) result = doubleShift<u16>(left, value, filling, count);
-  else if (size == 4) result = doubleShift<u32>(left, value, filling, count);
-  else result = doubleShift<u64>(left, value, filling, count);
-  writeUpdated(op, result);
-}
-
-/** LOOP, LOOPE, LOOPNE, JRCXZ; the address size chooses RCX, ECX or CX. */
-function execLoop(op: usize, code: u32): void {
-  let count = cutToAddressSize(op, general(RCX));
-  if (code == I_JRCXZ) {
-    if (count == 0) jumpDirect(op);
-    return;
-  }
-  count = cutToAddressSize(op, count - 1);
-  const zero = (flags() & ZF) != 0;
-  if (count != 0 && (code == I_LOOP || (code == I_LOOPE) == zero)) jumpDirect(op);
-  if (fault) return;
-  if (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_16) setRegister<u16>(VCPU_RCX, count);
-  else setGeneral(RCX, count);
 }
 
 /** Executes an operation of the second switch. */

@@ -1,23 +1,30 @@
-// Near branches of 16- and 32-bit code: the operand size says how wide the target is, CS where it must lie.
+// Near branches of 16- and 32-bit code, whose operand size says how wide the target is and CS where it must lie; LOOP and
+// JRCXZ of code of any kind.
 import { conditionHolds } from './alu';
 import { fault, raiseProtection } from './fault';
 import {
   CODE_LONG,
+  FLAG_ADDRESS_16,
   I_CALL_NEAR,
   I_CALL_NEAR_INDIRECT,
   I_JCC_NEAR,
   I_JMP_NEAR,
   I_JMP_NEAR_INDIRECT,
+  I_JRCXZ,
+  I_LOOP,
+  I_LOOPE,
+  OP_FLAGS,
   OP_IMM,
   OP_KIND,
   OP_LENGTH,
   OP_SIZE,
+  VCPU_RCX,
 } from './generated/layout';
 import { codeMode } from './mode';
-import { readSource } from './operand';
+import { cutToAddressSize, readSource } from './operand';
 import { codeLimit } from './segmented-address';
 import { moveStack, pushOfSize, topOfSize } from './sized-stack';
-import { rip, setRip, setRipSet, stackPointer } from './state';
+import { flags, general, RCX, rip, setGeneral, setRegister, setRip, setRipSet, stackPointer, ZF } from './state';
 
 /** Offset of the next instruction. */
 function next(op: usize): u64 {
@@ -46,6 +53,21 @@ export function jumpDirect(op: usize): void {
   if (codeMode == CODE_LONG) return go(next(op) + load<u64>(op, OP_IMM));
   const target = direct(op);
   if (reaches(target)) go(target);
+}
+
+/** LOOP, LOOPE, LOOPNE, JRCXZ; the address size chooses RCX, ECX or CX. */
+export function execLoop(op: usize, code: u32): void {
+  let count = cutToAddressSize(op, general(RCX));
+  if (code == I_JRCXZ) {
+    if (count == 0) jumpDirect(op);
+    return;
+  }
+  count = cutToAddressSize(op, count - 1);
+  const zero = (flags() & ZF) != 0;
+  if (count != 0 && (code == I_LOOP || (code == I_LOOPE) == zero)) jumpDirect(op);
+  if (fault) return;
+  if (load<u16>(op, OP_FLAGS) & FLAG_ADDRESS_16) setRegister<u16>(VCPU_RCX, count);
+  else setGeneral(RCX, count);
 }
 
 function call(op: usize, target: u64): void {

@@ -7,7 +7,7 @@ import {
   type Gpa,
   type Gva,
   gpa,
-  Reply,
+  type Reply,
   type ShutdownReason,
   u32Index,
   type VcpuRecord,
@@ -16,15 +16,9 @@ import {
 import { checkExchange, checkPageAccess, checkReply, checkSwitchedExit } from '../argument-checks.js';
 import { GlueError } from '../error.js';
 import { checkInjectedEvent } from '../injected-event.js';
-import {
-  type Capability,
-  type FullPort,
-  type MemoryRegion,
-  NO_EXIT,
-  type RegisterGroup,
-  type SwitchedExit,
-} from '../port.js';
+import type { Capability, FullPort, MemoryRegion, RegisterGroup, SwitchedExit } from '../port.js';
 import { initXsaveState, readXsaveState, writeXsaveState } from '../xsave-state.js';
+import { SyntheticExits } from './synthetic-exits.js';
 import { SyntheticMemory } from './synthetic-memory.js';
 
 /** Options of {@link createSyntheticPort}. */
@@ -67,9 +61,6 @@ const ALL_CAPABILITIES: readonly Capability[] = [
   'inject',
 ];
 
-/** Exits that can wait at once: every VCPU and the guest record have one at most, so this is never full. */
-const QUEUE_SIZE = 256;
-
 const XCR0 = u32Index('xcr0');
 const KIND = u32Index('exitKind');
 const CAUSE = u32Index('exitCause');
@@ -80,7 +71,6 @@ const GLA_VALID = u32Index('exitGlaValid');
 const REGISTER = u32Index('exitRegister');
 const VECTOR = u32Index('exitVector');
 const ERROR_CODE = u32Index('exitErrorCode');
-const TIME = u32Index('exitTime');
 const OLD_VALUE = u32Index('exitOldValue');
 const NEW_VALUE = u32Index('exitNewValue');
 const REPLY_VALUE = u32Index('replyValue');
@@ -115,15 +105,8 @@ export class SyntheticPort implements FullPort {
   readonly #memory: SyntheticMemory;
   readonly #records: VcpuRecord[] = [];
   readonly #xsave: Uint8Array[] = [];
-  readonly #queue = new Uint8Array(QUEUE_SIZE);
-  #head = 0;
-  #tail = 0;
-  /** 0: runs; 1: raised, not delivered; 2: delivered by `next`. */
-  readonly #state: Uint8Array;
-  readonly #lastReply: Int8Array;
+  readonly #exits: SyntheticExits;
   readonly #pendingInjection: Uint8Array;
-  /** 1 after the reply SINGLE_STEP, until its exit is raised. */
-  readonly #stepping: Uint8Array;
   readonly #exitsOn = new Set<string>();
   #pauses = 0;
   #closed = false;
@@ -140,25 +123,15 @@ export class SyntheticPort implements FullPort {
       initXsaveState(state);
       this.#xsave.push(state);
     }
-    this.#state = new Uint8Array(this.vcpuCount + 1);
-    this.#lastReply = new Int8Array(this.vcpuCount + 1).fill(-1);
+    this.#exits = new SyntheticExits(this.#records);
     this.#pendingInjection = new Uint8Array(this.vcpuCount);
-    this.#stepping = new Uint8Array(this.vcpuCount);
   }
 
   // --- what the test does ---
 
   /** Queues the exit that the record `index` holds (`vcpuCount`: the guest record); {@link next} returns it. */
   raise(index: number): void {
-    if (this.#state[index] !== 0) {
-      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} already holds an exit without a reply`);
-    }
-    const words = this.#records[index]!.u32;
-    words[TIME] = this.time % 2 ** 32;
-    words[TIME + 1] = this.time / 2 ** 32;
-    this.#state[index] = 1;
-    this.#queue[this.#tail] = index;
-    this.#tail = (this.#tail + 1) % QUEUE_SIZE;
+    this.#exits.raise(index, this.time);
   }
 
   /** Fills the record of a VCPU with an EPT violation and queues it. */
@@ -199,12 +172,7 @@ export class SyntheticPort implements FullPort {
    * @throws GlueError ERR_GLUE_NOT_AT_EXIT when that reply was not given, or its exit was raised already
    */
   raiseSingleStep(index: number): void {
-    if (this.#stepping[index] !== 1) {
-      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `nobody asked for a single step of VCPU ${index}`);
-    }
-    this.#records[index]!.u32[KIND] = ExitKind.SINGLE_STEP;
-    this.raise(index);
-    this.#stepping[index] = 0;
+    this.#exits.raiseSingleStep(index, this.time);
   }
 
   /** Queues a tick of the guest. Time is what the test set. */
@@ -235,8 +203,7 @@ export class SyntheticPort implements FullPort {
 
   /** The last reply that a record got, `undefined` before the first. */
   lastReply(index: number): Reply | undefined {
-    const action = this.#lastReply[index]!;
-    return action < 0 ? undefined : (action as Reply);
+    return this.#exits.lastReply(index);
   }
 
   /** Whether a kind of exit is switched on. */
@@ -251,8 +218,7 @@ export class SyntheticPort implements FullPort {
     this.#closed = true;
     this.#memory.allowAll();
     this.#exitsOn.clear();
-    this.#state.fill(0);
-    this.#head = this.#tail;
+    this.#exits.clear();
   }
 
   readPhysical(address: Gpa, target: Uint8Array): boolean {
@@ -335,23 +301,14 @@ export class SyntheticPort implements FullPort {
 
   next(_timeout: number): number {
     this.#assertOpen();
-    if (this.#head === this.#tail) return NO_EXIT;
-    const index = this.#queue[this.#head]!;
-    this.#head = (this.#head + 1) % QUEUE_SIZE;
-    this.#state[index] = 2;
-    return index;
+    return this.#exits.next();
   }
 
   reply(index: number, action: Reply): void {
     this.#assertOpen();
     checkReply(action);
     if (index !== this.vcpuCount) this.#assertVcpu(index);
-    if (this.#state[index] !== 2 || (index === this.vcpuCount && this.guestRecord.u32[KIND] === ExitKind.SHUTDOWN)) {
-      throw new GlueError('ERR_GLUE_NOT_AT_EXIT', `record ${index} holds no exit that waits for a reply`);
-    }
-    this.#state[index] = 0;
-    this.#lastReply[index] = action;
-    if (action === Reply.SINGLE_STEP && index < this.vcpuCount) this.#stepping[index] = 1;
+    this.#exits.reply(index, action);
     this.replies++;
   }
 
