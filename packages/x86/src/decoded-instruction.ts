@@ -11,7 +11,8 @@ import {
 } from './decoder.js';
 import { instructionText } from './instruction-text.js';
 import { type MemoryOperand, OperandKind } from './memory-operand.js';
-import { memoryOperandsOf, operandPatternOf } from './memory-operand-list.js';
+import { memoryOperandsOf } from './memory-operand-list.js';
+import { operandPatternOf } from './operand-pattern.js';
 import { StoreOperation } from './store-operation.js';
 import { storeOf, storeOperandOf } from './stored-value.js';
 import type { ValueSource } from './value-source.js';

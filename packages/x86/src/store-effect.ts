@@ -1,6 +1,8 @@
 import { u32Index, type VcpuRecord } from '@introd/abi';
 import { add, Flag, logic, lowMask, result, STATUS_FLAGS, subtract } from './arithmetic.js';
+import { conditionHolds } from './condition.js';
 import type { DecodedInstruction } from './decoded-instruction.js';
+import { RegisterChanges } from './register-changes.js';
 import { doubleShift, rotateOrShift } from './shift.js';
 import { StoreOperation } from './store-operation.js';
 import { COUNT_IN_CL, SourceKind } from './value-source.js';
@@ -23,9 +25,6 @@ const RESUME_FLAG = 0x1_0000;
 const VM_FLAG = 0x2_0000;
 /** D/B bit of a segment's access rights. */
 const SEGMENT_32 = 1 << 14;
-
-/** Registers that one instruction changes at most: MOVS with REP changes three. */
-const MAX_RESULTS = 3;
 
 /**
  * What an instruction that stores up to 8 bytes does, computed before anything of it happens: the bytes that it
@@ -51,10 +50,7 @@ export class StoreEffect {
   #short = false;
   #flagsMask = 0;
   #flags = 0;
-  #results = 0;
-  readonly #register = new Uint8Array(MAX_RESULTS);
-  readonly #low = new Uint32Array(MAX_RESULTS);
-  readonly #high = new Uint32Array(MAX_RESULTS);
+  readonly #changes = new RegisterChanges();
   #sourceLow = 0;
   #sourceHigh = 0;
 
@@ -83,7 +79,7 @@ export class StoreEffect {
     this.#again = false;
     this.#string = false;
     this.#short = instruction.bitness !== 64;
-    this.#results = 0;
+    this.#changes.count = 0;
     this.#flagsMask = 0;
     this.#flags = 0;
     // A single-stepped instruction ends with a trap that only the processor can raise.
@@ -128,7 +124,7 @@ export class StoreEffect {
         this.complete = false;
         return true;
       case StoreOperation.SETCC:
-        this.#store(isConditionMet(low, flags) ? 1 : 0, 0);
+        this.#store(conditionHolds(low, flags) ? 1 : 0, 0);
         return true;
       case StoreOperation.CALL: {
         const next = registers[RIP]! + this.#length;
@@ -138,12 +134,12 @@ export class StoreEffect {
       }
       case StoreOperation.XCHG:
         this.#store(low, high);
-        this.#setPart(registers, instruction, oldLow, oldHigh);
+        this.#changes.setPart(registers, instruction.source, oldLow, oldHigh, size);
         return true;
       case StoreOperation.XADD:
         add(oldLow, oldHigh, low, high, 0, size);
         this.#storeResult(STATUS_FLAGS);
-        this.#setPart(registers, instruction, oldLow, oldHigh);
+        this.#changes.setPart(registers, instruction.source, oldLow, oldHigh, size);
         return true;
       case StoreOperation.CMPXCHG:
         this.#compareExchange(registers, oldLow, oldHigh, low, high);
@@ -233,11 +229,7 @@ export class StoreEffect {
   /** Gives the VCPU the registers, flags and RIP that it has after the instruction. */
   commit(vcpu: VcpuRecord): void {
     const registers = vcpu.u32;
-    for (let index = 0; index < this.#results; index++) {
-      const at = GENERAL + this.#register[index]! * 2;
-      registers[at] = this.#low[index]!;
-      registers[at + 1] = this.#high[index]!;
-    }
+    this.#changes.apply(registers);
     const keep = ~(this.#flagsMask | RESUME_FLAG);
     registers[RFLAGS] = (registers[RFLAGS]! & keep) | (this.#flags & this.#flagsMask);
     if (!this.#again) {
@@ -309,37 +301,6 @@ export class StoreEffect {
     }
   }
 
-  #setRegister(register: number, low: number, high: number): void {
-    const index = this.#results++;
-    this.#register[index] = register;
-    this.#low[index] = low;
-    this.#high[index] = high;
-  }
-
-  /** The source register receives a value of the operand's size, by the rules for parts of registers (SDM vol. 1, 3.4.1.1). */
-  #setPart(registers: Uint32Array, instruction: DecodedInstruction, low: number, high: number): void {
-    const source = instruction.source;
-    const at = GENERAL + source.register * 2;
-    const before = registers[at]!;
-    switch (this.#size) {
-      case 8:
-        this.#setRegister(source.register, low, high);
-        break;
-      case 4:
-        this.#setRegister(source.register, low, 0);
-        break;
-      case 2:
-        this.#setRegister(source.register, (before & ~0xffff) | (low & 0xffff), registers[at + 1]!);
-        break;
-      default:
-        this.#setRegister(
-          source.register,
-          source.highByte ? (before & ~0xff00) | ((low & 0xff) << 8) : (before & ~0xff) | (low & 0xff),
-          registers[at + 1]!,
-        );
-    }
-  }
-
   #compareExchange(registers: Uint32Array, oldLow: number, oldHigh: number, low: number, high: number): void {
     const size = this.#size;
     const accumulatorLow = registers[GENERAL]!;
@@ -355,9 +316,9 @@ export class StoreEffect {
     this.#store(oldLow, oldHigh);
     const mask = lowMask(size);
     if (size >= 4) {
-      this.#setRegister(RAX, oldLow, size === 8 ? oldHigh : 0);
+      this.#changes.set(RAX, oldLow, size === 8 ? oldHigh : 0);
     } else {
-      this.#setRegister(RAX, (accumulatorLow & ~mask) | (oldLow & mask), accumulatorHigh);
+      this.#changes.set(RAX, (accumulatorLow & ~mask) | (oldLow & mask), accumulatorHigh);
     }
   }
 
@@ -369,8 +330,8 @@ export class StoreEffect {
       this.#store(registers[GENERAL + RBX * 2]!, registers[GENERAL + RCX * 2]!);
     } else {
       this.#store(oldLow, oldHigh);
-      this.#setRegister(RAX, oldLow, 0);
-      this.#setRegister(RDX, oldHigh, 0);
+      this.#changes.set(RAX, oldLow, 0);
+      this.#changes.set(RDX, oldHigh, 0);
     }
   }
 
@@ -393,58 +354,21 @@ export class StoreEffect {
     const bits = instruction.memory[instruction.storeOperand]!.addressSize;
     const step = (registers[RFLAGS]! & DIRECTION_FLAG) !== 0 ? -this.#size : this.#size;
     this.#string = true;
-    this.#moveRegister(registers, RDI, step, bits);
+    this.#changes.move(registers, RDI, step, bits);
     if (source) {
-      this.#moveRegister(registers, RSI, step, bits);
+      this.#changes.move(registers, RSI, step, bits);
     }
     if (instruction.repeated) {
-      const last = this.#results;
-      this.#moveRegister(registers, RCX, -1, bits);
-      this.#again = bits === 16 ? (this.#low[last]! & 0xffff) !== 0 : this.#low[last] !== 0 || this.#high[last] !== 0;
+      this.#changes.move(registers, RCX, -1, bits);
+      this.#again = !this.#changes.lastIsZero(bits);
     }
   }
 
   /** Moves the stack pointer, which has the size of the stack segment outside of 64-bit code. */
   #moveStack(registers: Uint32Array, by: number): void {
     const bits = this.#short ? ((registers[SS_ATTRIBUTES]! & SEGMENT_32) === 0 ? 16 : 32) : 64;
-    this.#moveRegister(registers, RSP, by, bits);
+    this.#changes.move(registers, RSP, by, bits);
   }
-
-  /** Adds to a register of which 16, 32 or 64 bits count; 32 bits clear the others, 16 leave them (SDM vol. 1, 3.4.1.1). */
-  #moveRegister(registers: Uint32Array, register: number, by: number, bits: number): void {
-    const at = GENERAL + register * 2;
-    const before = registers[at]!;
-    const low = before + by;
-    switch (bits) {
-      case 64:
-        this.#setRegister(register, low, registers[at + 1]! + (low > 0xffff_ffff ? 1 : low < 0 ? -1 : 0));
-        break;
-      case 32:
-        this.#setRegister(register, low, 0);
-        break;
-      default:
-        this.#setRegister(register, (before & ~0xffff) | (low & 0xffff), registers[at + 1]!);
-    }
-  }
-}
-
-/** Whether a condition holds: pairs of one and its negation, in the order of their encoding (SDM vol. 1, appendix B). */
-function isConditionMet(condition: number, flags: number): boolean {
-  const sign = (flags & Flag.SF) !== 0;
-  const overflow = (flags & Flag.OF) !== 0;
-  const zero = (flags & Flag.ZF) !== 0;
-  const carry = (flags & Flag.CF) !== 0;
-  const pairs = [
-    overflow,
-    carry,
-    zero,
-    carry || zero,
-    sign,
-    (flags & Flag.PF) !== 0,
-    sign !== overflow,
-    zero || sign !== overflow,
-  ];
-  return pairs[condition >> 1] !== ((condition & 1) !== 0);
 }
 
 function swap32(value: number): number {

@@ -1,6 +1,6 @@
 import { Flag } from '../arithmetic.js';
+import { conditionHolds } from '../condition.js';
 import { Mnemonic } from '../decoder.js';
-import { conditionHolds } from './condition.js';
 import type { Emulation } from './emulation.js';
 import { type EmulatedInstruction, type Handler, OperandKind } from './instruction.js';
 import { ShellcodeFlag } from './shellcode-flags.js';

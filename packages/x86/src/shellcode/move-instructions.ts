@@ -1,6 +1,6 @@
 import { Flag, STATUS_FLAGS } from '../arithmetic.js';
+import { conditionHolds } from '../condition.js';
 import { Mnemonic } from '../decoder.js';
-import { conditionHolds } from './condition.js';
 import type { Emulation } from './emulation.js';
 import type { EmulatedInstruction, Handler } from './instruction.js';
 

@@ -1,4 +1,4 @@
-import { Flag } from '../arithmetic.js';
+import { Flag } from './arithmetic.js';
 
 const { CF, PF, ZF, SF, OF } = Flag;
 
