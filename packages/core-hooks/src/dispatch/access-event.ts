@@ -37,7 +37,7 @@ export class AccessEvent {
   glaHigh = 0;
   /**
    * The instruction at RIP. Undefined when the processor made the access by itself (delivering an event), and when the
-   * instruction cannot be read or is not 64-bit code.
+   * instruction cannot be read or decoded.
    */
   instruction: DecodedInstruction | undefined;
   /**

@@ -35,8 +35,9 @@ describe('a read of hidden bytes', () => {
       const { counters } = guest.engine;
       guest.run(200);
       expect(guest.vcpu.get('rax')).toBe(sees);
-      // The hook was asked, whoever read.
-      expect(counters.hookCalls).toBe(1);
+      // The page exits, whoever reads; the hook is the engine's own.
+      expect(counters.eptViolations).toBeGreaterThan(0);
+      expect(counters.hookCalls).toBe(0);
       expect(counters.patchedReads).toBe(sees === REAL ? 0 : 1);
       expect(guest.vcpu.get('r15')).toBe(7n);
       expect(get64(guest.machine, DATA + WORD)).toBe(REAL);
