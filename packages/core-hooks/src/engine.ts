@@ -229,7 +229,7 @@ export class Engine {
       cache: this.#cache,
       grants,
       rep: new RepIterations(port, port.vcpuCount),
-      standstill: new Standstill({ fallback: this.#fallback, report }, port.vcpuCount),
+      standstill: new Standstill({ fallback: this.#fallback, report }, records.length),
       outcome: this.lastExit,
       overlay,
       plan: new StorePlan({ port, pages: this.#pages, translator: this.translator, overlay, vectors, report }),

@@ -25,10 +25,11 @@ export class Standstill {
   /** How often in a row it was let go from there without having moved. */
   readonly #counts: Uint32Array;
 
-  constructor(context: StandstillContext, vcpuCount: number) {
+  /** @param records number of records that exits come with: one for each VCPU, one for the guest */
+  constructor(context: StandstillContext, records: number) {
     this.#context = context;
-    this.#places = new Uint32Array(vcpuCount * PLACE.length);
-    this.#counts = new Uint32Array(vcpuCount);
+    this.#places = new Uint32Array(records * PLACE.length);
+    this.#counts = new Uint32Array(records);
   }
 
   /** A VCPU exits. */
