@@ -9,6 +9,15 @@ export interface TickEvent {
   readonly time: number;
 }
 
+/** Reads the time only when it is asked for: a number of its size is an allocation. */
+class Tick implements TickEvent {
+  record!: VcpuRecord;
+
+  get time(): number {
+    return this.record.exitTime;
+  }
+}
+
 /** A function to be called each second of guest time. */
 export interface TickHook {
   /** Ends it. May be called from inside the callback. A second call does nothing. */
@@ -18,7 +27,7 @@ export interface TickHook {
 /** The functions called at each tick, in the order in which they were set. */
 export class TickHooks {
   readonly #listeners: Listeners<TickEvent>;
-  readonly #event = { time: 0 };
+  readonly #event = new Tick();
   readonly #calls: HookCalls;
 
   /** @internal */
@@ -37,7 +46,7 @@ export class TickHooks {
   /** @internal */
   dispatch(record: VcpuRecord): void {
     if (this.#listeners.size > 0) {
-      this.#event.time = record.exitTime;
+      this.#event.record = record;
       this.#listeners.call(this.#event);
     }
   }
