@@ -58,6 +58,7 @@ const ODD: readonly (readonly [keyof typeof KINDS, object, CoreHooksErrorCode?])
   ['page', { gpa: DATA + 3, length: 3, pagingStructure: true }],
   ['page', { access: Access.READ, pagingStructure: true }],
   ['page', { access: Access.READ, committed: callback }],
+  ['page', { hides: true }],
   ['page', { committed: 7 }, 'ERR_CORE_HOOKS_CALLBACK'],
   ['pageTable', { entrySize: 3 }],
   ['pageTable', { gpa: -8 }],

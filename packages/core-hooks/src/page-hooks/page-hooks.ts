@@ -346,6 +346,9 @@ function checkOptions(options: PageHookOptions): void {
     requireCallback(committed);
     requireWrite('committed', access);
   }
+  if (options.hides === true && access !== Access.READ) {
+    throw optionsError(`hides is of no use to a hook of access ${accessText(access)}`, 'It is for read hooks.');
+  }
   if (pagingStructure !== undefined && pagingStructure !== false) {
     requireWrite('pagingStructure', access);
     checkEntries(gpa, length, pagingStructure === true ? 8 : pagingStructure.entrySize);
