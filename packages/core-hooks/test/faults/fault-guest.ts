@@ -51,7 +51,7 @@ export const GOOD = 0x1111;
 /** What the guest sees at DATA + 0x40. */
 export const SHOWN = 0x1234_5678;
 /** What {@link AT}.watched should hold, and what the guest writes there. */
-export const KEPT = 0x4b45_5054n;
+const KEPT = 0x4b45_5054n;
 /** Bytes of the section with the functions; slack follows on its page. */
 export const TEXT_SIZE = 0xe00;
 /** Rounds of the second VCPU. */
