@@ -1,5 +1,4 @@
 import {
-  type Cr3,
   ExitKind,
   Reply,
   type ShutdownReason,
@@ -10,52 +9,25 @@ import {
 } from '@introd/abi';
 import { type FullPort, type Ledger, NO_EXIT } from '@introd/glue';
 import { EngineCounters } from './counters.js';
-import { Detours, detouredCode } from './detours/detours.js';
-import { ThreadSafety } from './detours/thread-safety.js';
-import { Dispatcher } from './dispatch/dispatch.js';
-import { EptDispatcher } from './dispatch/dispatch-ept.js';
-import type { EptContext } from './dispatch/ept-context.js';
+import type { Detours } from './detours/detours.js';
+import type { ThreadSafety } from './detours/thread-safety.js';
 import { ExitOutcome } from './dispatch/exit-outcome.js';
-import { Grants } from './dispatch/grants.js';
-import { ReadOverlay } from './dispatch/read-overlay.js';
-import { RepIterations } from './dispatch/rep-iterations.js';
-import { Standstill } from './dispatch/standstill.js';
-import { StorePlan } from './dispatch/store-plan.js';
-import { VectorState } from './dispatch/vector-state.js';
+import { type EngineHooks, EngineLayers } from './engine-layers.js';
 import type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 import { CoreHooksError } from './error.js';
 import { releaseGuest } from './guest-pause.js';
-import { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
+import type { AddressSpaces } from './guest-system/address-spaces.js';
 import { type CodeImages, noCodeImages } from './guest-system/code-images.js';
 import { noSafePoint, type SafePoint } from './guest-system/safe-point.js';
 import { type ThreadStates, unknownThreads } from './guest-system/thread-states.js';
-import { HookCalls } from './hook-calls.js';
-import { InstructionCache, type InstructionScope } from './instruction-cache/instruction-cache.js';
-import { IntegrityRegions } from './integrity/integrity-regions.js';
-import { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
+import type { InstructionScope } from './instruction-cache/instruction-cache.js';
+import type { IntegrityRegions } from './integrity/integrity-regions.js';
+import type { MemoryCloaks } from './memory-cloak/memory-cloaks.js';
 import { requireOneOf } from './option-checks.js';
-import { PageHooks } from './page-hooks/page-hooks.js';
-import { PageRights } from './page-hooks/page-rights.js';
-import { PendingCommits } from './page-hooks/pending-commits.js';
-import { type EngineChanges, EntryHooks } from './page-table-hooks/entry-hooks.js';
-import type { BreakpointHooks, VmcallHooks } from './register-hooks/call-hooks.js';
-import type { CrHooks } from './register-hooks/cr-hooks.js';
-import type { DescriptorTableHooks } from './register-hooks/descriptor-table-hooks.js';
-import type { InjectionHooks } from './register-hooks/injection-hooks.js';
-import type { MsrHooks } from './register-hooks/msr-hooks.js';
-import { RegisterHooks } from './register-hooks/register-hooks.js';
-import type { TickHooks } from './register-hooks/tick-hooks.js';
-import type { XcrHooks } from './register-hooks/xcr-hooks.js';
-import { SlackAllocator } from './slack/slack-allocator.js';
-import { GuestMemory } from './translation/guest-memory.js';
-import { PageCache } from './translation/page-cache.js';
+import type { SlackAllocator } from './slack/slack-allocator.js';
+import type { GuestMemory } from './translation/guest-memory.js';
 import { PAGING_MODES, Paging, type PagingMode, pagingOf, pagingOfRegisters } from './translation/paging-mode.js';
-import { PdpteRegisters } from './translation/pdpte-registers.js';
-import { Translator } from './translation/translator.js';
-import { TranslationHooks } from './translation-hooks/translation-hooks.js';
-import { WatchedEntries } from './translation-hooks/watched-entries.js';
-import { RegionHooks } from './virtual-hooks/regions.js';
-import { VirtualHooks } from './virtual-hooks/virtual-hooks.js';
+import type { Translator } from './translation/translator.js';
 
 const EXIT_REGISTER = u32Index('exitRegister');
 const REPLY_DATA_LENGTH = u32Index('replyDataLength');
@@ -95,21 +67,7 @@ export class Engine {
   readonly port: FullPort;
   readonly memory: GuestMemory;
   readonly translator: Translator;
-  readonly hooks: {
-    readonly page: PageHooks;
-    readonly pageTable: EntryHooks;
-    readonly translation: TranslationHooks;
-    readonly virtual: VirtualHooks;
-    readonly regions: RegionHooks;
-    readonly cr: CrHooks;
-    readonly msr: MsrHooks;
-    readonly xcr: XcrHooks;
-    readonly descriptorTable: DescriptorTableHooks;
-    readonly breakpoint: BreakpointHooks;
-    readonly vmcall: VmcallHooks;
-    readonly injected: InjectionHooks;
-    readonly tick: TickHooks;
-  };
+  readonly hooks: EngineHooks;
   readonly counters = new EngineCounters();
   /** What was done about the last exit. One object, filled anew at each exit. */
   readonly lastExit = new ExitOutcome();
@@ -131,15 +89,7 @@ export class Engine {
   safePoint: SafePoint = noSafePoint;
 
   readonly #records: readonly VcpuRecord[];
-  readonly #dispatcher: Dispatcher;
-  readonly #context: EptContext;
-  readonly #rights: PageRights;
-  readonly #cache: InstructionCache;
-  readonly #registerHooks: RegisterHooks;
-  readonly #pages: PageCache;
-  readonly #pdptes: PdpteRegisters;
-  readonly #pending = new PendingCommits();
-  readonly #calls: HookCalls;
+  readonly #layers: EngineLayers;
   readonly #fallback: Verdict;
   readonly #stages: ReplyStage[] = [];
   readonly #problemListeners: ((problem: EngineProblem) => void)[] = [];
@@ -176,135 +126,27 @@ export class Engine {
       }
     }
     this.#records = records;
-    const { counters } = this;
-    this.#calls = new HookCalls(counters, options.ledger);
     this.#fallback = options.fallback === 'block' ? Verdict.NOT_ALLOWED : Verdict.ALLOWED;
-    this.#pages = new PageCache(port);
-    this.translator = new Translator(this.#pages);
-    this.#pdptes = new PdpteRegisters(port, this.#pages);
-    this.#rights = new PageRights(port, counters, this.#pending, (cause) =>
-      this.#report('rights', 'the backend refused a change of page rights', cause),
-    );
-    const pageHooks = new PageHooks(this.#rights, this.#pending, this.#calls);
-    const report = (kind: EngineProblemKind, message: string, cause?: unknown): void =>
-      this.#report(kind, message, cause);
-    const grants = new Grants({ port, report }, records.slice(0, port.vcpuCount));
-    this.#cache = new InstructionCache(
-      this.#pages,
-      this.translator,
-      pageHooks,
-      counters,
-      grants,
-      options.toctou ?? true,
-    );
-    const pageTable = new EntryHooks(pageHooks, this.#pages, this.#pending, this.#calls, (cause) => {
-      this.#report('callback', 'the callback of a page-table hook failed', cause);
-      return this.#fallback;
-    });
-    this.memory = new GuestMemory(port, this.#pages, this.translator, {
-      beforeWrite: (gpa, size) => {
-        this.#cache.invalidateRange(gpa, size);
-        return pageTable.beforeWrite(gpa, size);
-      },
-      wrote: (changes) => pageTable.wrote(changes as EngineChanges),
-      isWriteHooked: (frame) => pageHooks.watchesWrites(frame),
-      flushInstructions: () => this.#cache.flush({}),
-    });
-    this.#registerHooks = new RegisterHooks({
-      port,
-      calls: this.#calls,
-      pending: this.#pending,
-      fallback: this.#fallback,
-      report,
-    });
-    const overlay = new ReadOverlay();
-    const vectors = new VectorState(port);
-    this.#context = {
-      port,
-      hooks: pageHooks,
-      rights: this.#rights,
-      memory: this.memory,
-      translator: this.translator,
-      pages: this.#pages,
-      cache: this.#cache,
-      grants,
-      rep: new RepIterations(port, port.vcpuCount),
-      standstill: new Standstill({ fallback: this.#fallback, report }, records.length),
-      outcome: this.lastExit,
-      overlay,
-      plan: new StorePlan({ port, pages: this.#pages, translator: this.translator, overlay, vectors, report }),
-      vectors,
-      counters,
-      calls: this.#calls,
-      fallback: this.#fallback,
-      addressSpaces: everyAddressSpace,
-      report,
-    };
-    const translation = new TranslationHooks(this.#context, this.#pending);
-    translation.watchThrough(new WatchedEntries(pageTable, pageHooks, this.#pages, grants, this.#pending, translation));
-    this.#cache.guardTranslations(translation);
-    const virtual = new VirtualHooks(pageHooks, translation, this.#pages, this.#context);
-    const { msr, descriptorTable, cr, xcr, breakpoint, vmcall, injected, tick } = this.#registerHooks;
-    this.hooks = {
-      page: pageHooks,
-      pageTable,
-      translation,
-      virtual,
-      regions: new RegionHooks(virtual),
-      msr,
-      descriptorTable,
-      cr,
-      xcr,
-      breakpoint,
-      vmcall,
-      injected,
-      tick,
-    };
-    const systemCr3 = (): Cr3 | undefined => this.addressSpaces.systemCr3;
-    this.integrity = new IntegrityRegions({
-      memory: this.memory,
-      calls: this.#calls,
-      systemCr3,
-      isKernelAddress: (va) => this.threadStates.isKernelAddress(va),
-      report: this.#context.report,
-    });
-    this.slack = new SlackAllocator(this.memory, systemCr3);
-    this.cloaks = new MemoryCloaks({
-      port,
-      memory: this.memory,
-      calls: this.#calls,
-      translator: this.translator,
-      page: pageHooks,
-      translation,
-      isRam: (frame) => this.#pages.get(frame) !== undefined,
-      isKernelAddress: (va) => this.threadStates.isKernelAddress(va),
-      report: this.#context.report,
-    });
-    this.threadSafety = new ThreadSafety({
+    const layers = new EngineLayers({
       port,
       vcpus: records.slice(0, port.vcpuCount),
-      memory: this.memory,
-      threadStates: () => this.threadStates,
-      systemCr3,
-      report: this.#context.report,
+      counters: this.counters,
+      outcome: this.lastExit,
+      fallback: this.#fallback,
+      toctou: options.toctou ?? true,
+      ledger: options.ledger,
+      system: this,
+      report: (kind, message, cause) => this.#report(kind, message, cause),
     });
-    this.detours = new Detours({
-      port,
-      memory: this.memory,
-      cloaks: this.cloaks,
-      slack: this.slack,
-      breakpoint,
-      vmcall,
-      calls: this.#calls,
-      codeImages: () => this.codeImages,
-      systemCr3,
-      report: this.#context.report,
-    });
-    this.threadSafety.register(detouredCode(this.detours));
-    virtual.hiddenBytes = (cr3, va, bytes) => this.cloaks.overlay(cr3, va, bytes);
-    const { standstill } = this.#context;
-    const ept = new EptDispatcher(this.#context);
-    this.#dispatcher = new Dispatcher(ept, this.#registerHooks, counters, this.lastExit, standstill);
+    this.#layers = layers;
+    this.memory = layers.memory;
+    this.translator = layers.translator;
+    this.hooks = layers.hooks;
+    this.integrity = layers.integrity;
+    this.slack = layers.slack;
+    this.cloaks = layers.cloaks;
+    this.threadSafety = layers.threadSafety;
+    this.detours = layers.detours;
   }
 
   /**
@@ -312,11 +154,11 @@ export class Engine {
    * @throws CoreHooksError ERR_CORE_HOOKS_PAGING_MODE when it is set to something with a mode that there is not
    */
   get addressSpaces(): AddressSpaces {
-    return this.#context.addressSpaces;
+    return this.#layers.context.addressSpaces;
   }
 
   set addressSpaces(value: AddressSpaces) {
-    this.#context.addressSpaces = value;
+    this.#layers.context.addressSpaces = value;
     if (value.pagingMode !== undefined) {
       this.translator.guestPaging = pagingOf(value.pagingMode);
     }
@@ -348,7 +190,7 @@ export class Engine {
 
   /** Drops decoded instructions: when an address space ends, or code was changed in a way that the engine cannot see. */
   flushInstructions(scope: InstructionScope = {}): void {
-    this.#cache.flush(scope);
+    this.#layers.cache.flush(scope);
   }
 
   /** Calls `listener` for each problem from now on. A listener that throws is ignored. */
@@ -365,7 +207,7 @@ export class Engine {
    *   nothing.
    */
   step(timeoutMs: number): StepResult {
-    this.#calls.requireOpen();
+    this.#layers.calls.requireOpen();
     if (this.#handling) {
       throw new CoreHooksError('ERR_CORE_HOOKS_REENTERED', 'the engine is handling an exit', {
         hint: 'Leave the callback first; its VCPU waits for the reply.',
@@ -416,7 +258,7 @@ export class Engine {
       if (this.#exitKind === ExitKind.TICK) {
         this.hooks.translation.check();
       }
-      verdict = this.#dispatcher.dispatch(record, index);
+      verdict = this.#layers.dispatcher.dispatch(record, index);
       if (this.#exitKind === ExitKind.TICK) {
         this.integrity.tick();
       }
@@ -436,29 +278,29 @@ export class Engine {
    * once more. A second call does nothing.
    */
   close(): void {
-    if (this.#calls.isClosed) {
+    if (this.#layers.calls.isClosed) {
       return;
     }
-    this.#calls.close();
+    this.#layers.calls.close();
     this.integrity.clear();
     this.#tryTwice('backend', 'a detour could not be taken back', () => this.#removeDetours());
     this.detours.leaveHandlers();
     this.cloaks.clear();
-    this.#registerHooks.close();
-    this.#tryTwice('backend', 'switching an exit off failed', () => this.#context.rep.close());
-    this.#cache.clear();
+    this.#layers.registerHooks.close();
+    this.#tryTwice('backend', 'switching an exit off failed', () => this.#layers.context.rep.close());
+    this.#layers.cache.clear();
     this.hooks.regions.clear();
     this.hooks.virtual.clear();
     this.hooks.translation.clear();
     this.hooks.pageTable.clear();
     this.hooks.page.clear();
-    if (!this.#rights.restoreAll()) {
+    if (!this.#layers.rights.restoreAll()) {
       // What failed once may have been a passing fault; the port's own close is the last resort.
-      this.#rights.restoreAll();
+      this.#layers.rights.restoreAll();
     }
     this.translator.clear();
-    this.#pages.clear();
-    releaseGuest(this.#context);
+    this.#layers.pages.clear();
+    releaseGuest(this.#layers.context);
     this.#tryTwice('backend', 'the backend refused to close', () => this.port.close());
   }
 
@@ -493,7 +335,7 @@ export class Engine {
   /** Sets the paging modes that translations go by during this exit. */
   #choosePaging(record: VcpuRecord, index: number): void {
     const { translator } = this;
-    const told = this.#context.addressSpaces.pagingMode;
+    const told = this.#layers.context.addressSpaces.pagingMode;
     if (told !== undefined) {
       translator.guestPaging = pagingOf(told);
     }
@@ -504,7 +346,7 @@ export class Engine {
     const paging = pagingOfRegisters(record.u32);
     translator.vcpuPaging = paging;
     if (paging === Paging.PAE) {
-      this.#pdptes.follow(record, index);
+      this.#layers.pdptes.follow(record, index);
     }
     if (told === undefined && paging !== Paging.NONE) {
       translator.guestPaging = paging;
@@ -538,7 +380,7 @@ export class Engine {
   }
 
   #commit(): void {
-    const pending = this.#pending;
+    const pending = this.#layers.pending;
     if (!pending.any) {
       return;
     }
@@ -552,7 +394,7 @@ export class Engine {
       this.#report('backend', 'trying again what the backend refused failed', cause);
     }
     this.#commitRemovals();
-    this.#rights.flush();
+    this.#layers.rights.flush();
     this.hooks.translation.resume();
   }
 
@@ -562,7 +404,7 @@ export class Engine {
       this.hooks.translation.commitRemovals();
       this.hooks.pageTable.commitRemovals();
       this.hooks.page.commitRemovals();
-      this.#registerHooks.commitRemovals();
+      this.#layers.registerHooks.commitRemovals();
     } catch (cause) {
       this.#report('handler', 'taking removed hooks out failed', cause);
     }
@@ -609,7 +451,7 @@ export class Engine {
   #report(kind: EngineProblemKind, message: string, cause?: unknown): void {
     this.counters.problems++;
     // What failed may have left something to be tried again before the reply.
-    this.#pending.any = true;
+    this.#layers.pending.any = true;
     const problem: EngineProblem = {
       kind,
       message,

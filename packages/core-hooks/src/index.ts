@@ -23,6 +23,7 @@ export { AccessEvent } from './dispatch/access-event.js';
 export { ExitOutcome, type ExitReason } from './dispatch/exit-outcome.js';
 export { PageTableWrite } from './dispatch/page-table-write.js';
 export { Engine, type EngineOptions, type ReplyStage, type StepResult } from './engine.js';
+export type { EngineHooks } from './engine-layers.js';
 export type { EngineProblem, EngineProblemKind } from './engine-problem.js';
 export { CoreHooksError, type CoreHooksErrorCode } from './error.js';
 export { type AddressSpaces, everyAddressSpace } from './guest-system/address-spaces.js';
