@@ -60,7 +60,7 @@ export class DescriptorTableDispatcher {
       return Verdict.ALLOWED;
     }
     inquiry.list(instruction);
-    if (inquiry.meetsPageFault()) {
+    if (inquiry.accesses.meetsPageFault()) {
       this.#conclusion.injectPageFault();
       return Undecided.AGAIN;
     }
@@ -87,9 +87,9 @@ export class DescriptorTableDispatcher {
   ): Verdict | typeof Undecided.AGAIN {
     const wide = instruction.bitness === 64;
     const bytes = this.#operand.subarray(0, wide ? OPERAND_64 : OPERAND_32);
-    if (!this.#inquiry.readOperand(0, bytes)) {
+    if (!this.#inquiry.accesses.readOperand(0, bytes)) {
       this.#context.outcome.reason = 'retry-fetch';
-      if (this.#inquiry.missesPageOf(0)) {
+      if (this.#inquiry.accesses.missesPageOf(0)) {
         this.#conclusion.injectPageFault();
       }
       return Undecided.AGAIN;

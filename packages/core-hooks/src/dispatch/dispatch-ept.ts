@@ -172,7 +172,7 @@ export class EptDispatcher {
       if (attempt > 0) {
         inquiry.reset();
       }
-      if (inquiry.meetsPageFault()) {
+      if (inquiry.accesses.meetsPageFault()) {
         this.#conclusion.injectPageFault();
         return Undecided.AGAIN;
       }
@@ -221,7 +221,7 @@ export class EptDispatcher {
     const { rep } = this.#context;
     const { index } = this.#inquiry;
     if (instruction.repeated) {
-      if (!this.#inquiry.nearsHook()) {
+      if (!this.#inquiry.accesses.nearsHook()) {
         return false;
       }
       const inForce = rep.on;

@@ -1,31 +1,25 @@
 import { Access, type Gpa, PAGE_SIZE, strongerVerdict, u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import { RegisterGroup } from '@introd/glue';
-import { AccessList, accessedAddresses, type DecodedInstruction, type OperandContext, OperandKind } from '@introd/x86';
+import { type DecodedInstruction, OperandKind } from '@introd/x86';
 import { requireVerdict } from '../callback.js';
 import type { HookedPage, PageHook } from '../page-hooks/page-hooks.js';
-import { Walk } from '../translation/translator.js';
 import { AccessEvent } from './access-event.js';
 import { CommitList } from './commit-list.js';
 import type { EptContext } from './ept-context.js';
 import { NO_FRAME } from './grants.js';
+import { InstructionAccesses } from './instruction-accesses.js';
 import { mapsTheSame } from './page-table-entry.js';
 import type { PageTableWrite } from './page-table-write.js';
 import { ReadSupply, Supply } from './read-supply.js';
 import { Plan } from './store-plan.js';
 import { compareStrings, isStringCompare } from './string-compare.js';
 
-const CR3 = u32Index('cr3');
-const RCX = u32Index('rcx');
-const RFLAGS = u32Index('rflags');
-const DIRECTION_FLAG = 0x400;
 const EXIT_SIZE = u32Index('exitSize');
 const EXIT_GPA = u32Index('exitGpa');
 const EXIT_GLA = u32Index('exitGla');
-const EXIT_GLA_VALID = u32Index('exitGlaValid');
 const DATA = Access.READ | Access.WRITE;
 /** Offset in a page. On an address above 2^32 the bit operation still sees its low bits; `%` would divide doubles. */
 const OFFSET_MASK = PAGE_SIZE - 1;
-const FRAMES_IN_4_GIB = 2 ** 32 / PAGE_SIZE;
 
 /** Operand number of an access that the processor made without an operand of the instruction. */
 const NO_OPERAND = -1;
@@ -47,22 +41,18 @@ const UNKNOWN_SIZE = 8;
  */
 export class HookInquiry {
   readonly #context: EptContext;
-  readonly #list = new AccessList();
   readonly #supply: ReadSupply;
   readonly #event: AccessEvent;
-  readonly #operandContext: OperandContext;
   readonly #commits: CommitList;
-  /** Whether the exit is an EPT violation. */
-  #violation = true;
   /** Operand whose hooks are being called. */
   #operand = NO_OPERAND;
 
   vcpu!: VcpuRecord;
   index = 0;
-  /** Frame of the access that the hardware reported. */
-  exitFrame = 0;
   /** Its hooks, by which it is restricted. */
   exitPage: HookedPage | undefined;
+  /** What the instruction touches, and where that is. */
+  readonly accesses: InstructionAccesses;
   /** The instruction at RIP; undefined when only what the hardware reported is asked about. */
   instruction: DecodedInstruction | undefined;
   /** The strongest verdict so far. */
@@ -78,7 +68,7 @@ export class HookInquiry {
 
   constructor(context: EptContext) {
     this.#context = context;
-    this.#operandContext = { xsave: context.vectors };
+    this.accesses = new InstructionAccesses(context);
     this.#event = new AccessEvent({
       oldBytes: (event) => this.#oldBytes(event),
       newBytes: (event) => this.#newBytes(event),
@@ -94,10 +84,8 @@ export class HookInquiry {
    */
   open(vcpu: VcpuRecord, index: number, violation = true): void {
     this.vcpu = vcpu;
-    this.#violation = violation;
     this.index = index;
-    const registers = vcpu.u32;
-    this.exitFrame = (registers[EXIT_GPA]! >>> 12) + registers[EXIT_GPA + 1]! * FRAMES_IN_4_GIB;
+    this.accesses.open(vcpu, violation);
     this.exitPage = undefined;
     this.#context.vectors.open(vcpu);
     this.instruction = undefined;
@@ -116,6 +104,17 @@ export class HookInquiry {
     this.#context.overlay.reset();
   }
 
+  /** Turns to the instruction at RIP: makes a list of every address that it touches. */
+  list(instruction: DecodedInstruction): void {
+    this.instruction = instruction;
+    this.accesses.list(instruction);
+  }
+
+  /** Frame of the access that the hardware reported. */
+  get exitFrame(): number {
+    return this.accesses.exitFrame;
+  }
+
   /** Tells the hooks that asked for it that what they let through is done, or will be with the reply. */
   tellCommitted(): void {
     this.#commits.tell(this.#event);
@@ -127,9 +126,9 @@ export class HookInquiry {
       return Supply.IMPOSSIBLE;
     }
     if (this.instruction === undefined) {
-      this.#list.count = 0;
+      this.accesses.addresses.count = 0;
     }
-    return this.#supply.prepare(this.vcpu, this.#list, this.exitFrame, this.#resolve);
+    return this.#supply.prepare(this.vcpu, this.accesses.addresses, this.exitFrame, this.accesses.resolve);
   }
 
   /**
@@ -146,8 +145,8 @@ export class HookInquiry {
     const bytes = new Uint8Array(instruction.memory[source]!.size);
     const other = new Uint8Array(bytes.length);
     if (
-      !this.readOperand(source, bytes) ||
-      !this.readOperand(of(OperandKind.STRING_DESTINATION), other) ||
+      !this.accesses.readOperand(source, bytes) ||
+      !this.accesses.readOperand(of(OperandKind.STRING_DESTINATION), other) ||
       !compareStrings(instruction, this.vcpu, bytes, other)
     ) {
       return false;
@@ -166,149 +165,14 @@ export class HookInquiry {
       return false;
     }
     const { plan } = this.#context;
-    plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
+    plan.prepare(instruction, this.vcpu, this.accesses.addresses, this.accesses.resolve);
     return plan.passDenied(this.vcpu, this.index);
-  }
-
-  /** Makes a list of every address that the instruction at RIP touches. */
-  list(instruction: DecodedInstruction): void {
-    this.instruction = instruction;
-    accessedAddresses(instruction, this.vcpu, this.#list, this.#operandContext);
-  }
-
-  /**
-   * Whether a write of the instruction runs over the end of its page into one that it cannot write to: not mapped, or not for user code. The
-   * page fault is in the plan (behaviour 1.2.7).
-   */
-  meetsPageFault(): boolean {
-    const list = this.#list;
-    for (let operand = 0; operand < list.count; operand++) {
-      const offset = list.low[operand]! & OFFSET_MASK;
-      if ((list.access[operand]! & Access.WRITE) === 0 || offset + list.size[operand]! <= PAGE_SIZE) {
-        continue;
-      }
-      const low = (list.low[operand]! - offset + PAGE_SIZE) >>> 0;
-      const high = low === 0 ? (list.high[operand]! + 1) >>> 0 : list.high[operand]!;
-      if (this.#isExitPage(low, high)) {
-        continue;
-      }
-      const { translator, plan } = this.#context;
-      const registers = this.vcpu.u32;
-      const status = translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high);
-      const forbidden = this.vcpu.cpl === 3 && !(translator.user && translator.writable);
-      if (status === Walk.NO_MEMORY || (status === Walk.OK && !forbidden)) {
-        continue;
-      }
-      plan.fault(low, high, true, status === Walk.OK);
-      return true;
-    }
-    return false;
-  }
-
-  /** Whether a page of an operand that is read is not mapped. The page fault is in the plan. */
-  missesPageOf(operand: number): boolean {
-    const list = this.#list;
-    const { translator, plan } = this.#context;
-    const registers = this.vcpu.u32;
-    for (let done = 0; done < list.size[operand]!; ) {
-      const sum = list.low[operand]! + done;
-      const low = sum >>> 0;
-      const high = sum > 0xffff_ffff ? (list.high[operand]! + 1) >>> 0 : list.high[operand]!;
-      const status = translator.walk(registers[CR3]!, registers[CR3 + 1]!, low, high);
-      if (status === Walk.NOT_PRESENT || status === Walk.NO_MAPPING) {
-        plan.fault(low, high, false, false);
-        return true;
-      }
-      done += PAGE_SIZE - (low & OFFSET_MASK);
-    }
-    return false;
-  }
-
-  /**
-   * Whether a repeated string instruction would meet a hook before it leaves the pages of its current element, two when that one crosses;
-   * a reply lets it do as much when not every element exits.
-   */
-  nearsHook(): boolean {
-    const list = this.#list;
-    const registers = this.vcpu.u32;
-    const counter = registers[RCX + 1] === 0 ? registers[RCX]! : PAGE_SIZE;
-    const downwards = (registers[RFLAGS]! & DIRECTION_FLAG) !== 0;
-    for (let operand = 0; operand < list.count; operand++) {
-      const size = list.size[operand]!;
-      const low = list.low[operand]!;
-      const high = list.high[operand]!;
-      const access = list.access[operand]!;
-      const offset = low & OFFSET_MASK;
-      const length = Math.min(size * counter, PAGE_SIZE);
-      const first = downwards ? Math.max(offset + size - length, 0) : offset;
-      const end = downwards ? offset + size : offset + length;
-      if (this.#meetsHook(low, high, access, first, end)) {
-        return true;
-      }
-      if (offset + size > PAGE_SIZE) {
-        const next = (low - offset + PAGE_SIZE) >>> 0;
-        const nextHigh = next === 0 ? (high + 1) >>> 0 : high;
-        if (this.#meetsHook(next, nextHigh, access, 0, end - PAGE_SIZE)) {
-          return true;
-        }
-      }
-    }
-    return false;
-  }
-
-  /** Whether some hook on an access lies between two offsets of the page of an address. */
-  #meetsHook(low: number, high: number, access: Access, first: number, end: number): boolean {
-    const gpa = this.#resolve(this.vcpu, low, high);
-    const page = gpa < 0 ? undefined : this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
-    return (
-      page !== undefined &&
-      (((access & Access.READ) !== 0 && overlapsAny(page.reads, first, end)) ||
-        ((access & Access.WRITE) !== 0 && overlapsAny(page.writes, first, end)))
-    );
-  }
-
-  /** Reads what the guest shall see in an operand. @returns false when some of it is not mapped */
-  readOperand(operand: number, target: Uint8Array): boolean {
-    const list = this.#list;
-    if (operand >= list.count) {
-      return false;
-    }
-    for (let done = 0; done < target.length; ) {
-      const sum = list.low[operand]! + done;
-      const low = sum >>> 0;
-      const gpa = this.#resolve(
-        this.vcpu,
-        low,
-        sum > 0xffff_ffff ? (list.high[operand]! + 1) >>> 0 : list.high[operand]!,
-      );
-      const offset = low & OFFSET_MASK;
-      const count = Math.min(target.length - done, PAGE_SIZE - offset);
-      const page = gpa < 0 ? undefined : this.#context.pages.get(Math.floor(gpa / PAGE_SIZE));
-      if (page === undefined) {
-        return false;
-      }
-      target.set(page.bytes.subarray(offset, offset + count), done);
-      this.#context.overlay.apply(gpa, target, done, count);
-      done += count;
-    }
-    return true;
-  }
-
-  /** Whether a linear address is on the page of the access that the hardware reported. */
-  #isExitPage(low: number, high: number): boolean {
-    const registers = this.vcpu.u32;
-    return (
-      this.#violation &&
-      registers[EXIT_GLA_VALID] === 1 &&
-      (registers[EXIT_GLA]! ^ low) >>> 12 === 0 &&
-      ((registers[EXIT_GLA + 1]! ^ high) | 0) === 0
-    );
   }
 
   /** Calls the hooks of everything that the instruction touches. */
   askInstruction(access: Access): void {
     const instruction = this.instruction!;
-    const list = this.#list;
+    const list = this.accesses.addresses;
     const { cache } = this.#context;
     if ((access & Access.EXECUTE) !== 0) {
       this.#operand = NO_OPERAND;
@@ -360,7 +224,7 @@ export class HookInquiry {
         const high = (registers[base + 1]! + (sum > 0xffff_ffff ? 1 : 0)) | 0;
         const offset = low & OFFSET_MASK;
         const size = Math.min(end - done, PAGE_SIZE - offset);
-        if (this.#frameOf(low, high) === exitFrame) {
+        if (this.accesses.frameOf(low, high) === exitFrame) {
           this.#askPage(low, high, exitFrame, offset, size, Access.READ);
           this.#structureHidden ||= overlay.touches(exitFrame * PAGE_SIZE + offset, size);
         }
@@ -372,7 +236,7 @@ export class HookInquiry {
 
   /** Calls the hooks of every operand, as far as it is read or written as `access` says. @returns what of `unexplained` no operand explains */
   #askOperands(access: Access, unexplained: Access): Access {
-    const list = this.#list;
+    const list = this.accesses.addresses;
     let left = unexplained;
     for (let operand = 0; operand < list.count; operand++) {
       const touched = list.access[operand]! & access;
@@ -409,7 +273,7 @@ export class HookInquiry {
       const atHigh = atLow >>> 0 < low >>> 0 ? (high + 1) | 0 : high;
       const offset = atLow & OFFSET_MASK;
       const count = Math.min(size - done, PAGE_SIZE - offset);
-      const frame = this.#frameOf(atLow, atHigh);
+      const frame = this.accesses.frameOf(atLow, atHigh);
       if (frame !== NO_FRAME) {
         onExitFrame ||= frame === exitFrame;
         this.#askPage(atLow, atHigh, frame, offset, count, access);
@@ -418,26 +282,6 @@ export class HookInquiry {
     }
     return onExitFrame;
   }
-
-  /**
-   * Frame of a linear address: on the page that faulted the one that the hardware used, on others what the guest's tables say.
-   * @returns {@link NO_FRAME} when it is not mapped
-   */
-  #frameOf(low: number, high: number): number {
-    if (this.#isExitPage(low, high)) {
-      return this.exitFrame;
-    }
-    const registers = this.vcpu.u32;
-    const { translator } = this.#context;
-    const status = translator.walk(registers[CR3]! | 0, registers[CR3 + 1]! | 0, low, high);
-    return status === Walk.OK ? Math.floor(translator.gpa / PAGE_SIZE) : NO_FRAME;
-  }
-
-  /** Physical address of a linear one of the VCPU at hand, as {@link #frameOf} finds it; -1 when it is not mapped. */
-  readonly #resolve = (_vcpu: VcpuRecord, low: number, high: number): number => {
-    const frame = this.#frameOf(low | 0, high | 0);
-    return frame === NO_FRAME ? -1 : frame * PAGE_SIZE + (low & OFFSET_MASK);
-  };
 
   /** Hooks of a frame. */
   #pageOf(frame: number): HookedPage | undefined {
@@ -513,7 +357,7 @@ export class HookInquiry {
     if (this.instruction === undefined || this.#operand !== this.instruction.storeOperand) {
       plan.kind = Plan.UNKNOWN;
     } else {
-      plan.prepare(this.instruction, this.vcpu, this.#list, this.#resolve);
+      plan.prepare(this.instruction, this.vcpu, this.accesses.addresses, this.accesses.resolve);
     }
   }
 
@@ -597,7 +441,7 @@ export class HookInquiry {
     }
     const { plan } = this.#context;
     try {
-      plan.prepare(instruction, this.vcpu, this.#list, this.#resolve);
+      plan.prepare(instruction, this.vcpu, this.accesses.addresses, this.accesses.resolve);
     } catch (cause) {
       // A value that cannot be told is no failure of the callback that asks for it.
       this.#context.report('backend', 'the memory of a store could not be read', cause);
@@ -605,13 +449,4 @@ export class HookInquiry {
     }
     return plan.newBytes(event.gpa, event.size);
   }
-}
-
-function overlapsAny(hooks: readonly PageHook[], first: number, end: number): boolean {
-  for (const hook of hooks) {
-    if (hook.first < end && first < hook.end && !hook.removed) {
-      return true;
-    }
-  }
-  return false;
 }
