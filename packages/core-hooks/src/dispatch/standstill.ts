@@ -2,11 +2,8 @@ import { u32Index, type VcpuRecord, Verdict } from '@introd/abi';
 import type { EngineProblemKind } from '../engine-problem.js';
 import { MAX_RETRIES } from './vcpu-progress.js';
 
-/** What a VCPU that gets on changes: the instruction, or how often it is still to be repeated. */
-const PLACE = ['rip', 'rcx'].flatMap((name) => {
-  const low = u32Index(name as 'rip' | 'rcx');
-  return [low, low + 1];
-});
+const RIP = u32Index('rip');
+const RCX = u32Index('rcx');
 
 /** What {@link Standstill} needs of the engine. */
 export interface StandstillContext {
@@ -20,41 +17,37 @@ export interface StandstillContext {
  */
 export class Standstill {
   readonly #context: StandstillContext;
-  /** Where each VCPU stood at its exit. */
-  readonly #places: Uint32Array;
-  /** How often in a row it was let go from there without having moved. */
+  /** Low halves of RIP and RCX of each VCPU at its exit: one that gets on changes them, the instruction or how often it is to be repeated. */
+  readonly #rip: Uint32Array;
+  readonly #rcx: Uint32Array;
+  /** RIP at which each was last found to stand still, and how often in a row. */
+  readonly #stuckAt: Uint32Array;
   readonly #counts: Uint32Array;
 
   /** @param records number of records that exits come with: one for each VCPU, one for the guest */
   constructor(context: StandstillContext, records: number) {
     this.#context = context;
-    this.#places = new Uint32Array(records * PLACE.length);
+    this.#rip = new Uint32Array(records);
+    this.#rcx = new Uint32Array(records);
+    this.#stuckAt = new Uint32Array(records);
     this.#counts = new Uint32Array(records);
   }
 
   /** A VCPU exits. */
   enter({ u32 }: VcpuRecord, index: number): void {
-    const at = index * PLACE.length;
-    for (let part = 0; part < PLACE.length; part++) {
-      const now = u32[PLACE[part]!]!;
-      if (this.#places[at + part] !== now) {
-        this.#places[at + part] = now;
-        this.#counts[index] = 0;
-      }
-    }
+    this.#rip[index] = u32[RIP]!;
+    this.#rcx[index] = u32[RCX]!;
   }
 
   /** @returns the verdict of hooks; the fallback once a VCPU has been said to be emulated too often where it still stands */
   judge(verdict: Verdict, { u32 }: VcpuRecord, index: number): Verdict {
-    if (verdict !== Verdict.ALLOWED_VIRTUAL) {
+    if (verdict !== Verdict.ALLOWED_VIRTUAL || this.#rip[index] !== u32[RIP] || this.#rcx[index] !== u32[RCX]) {
       this.#counts[index] = 0;
       return verdict;
     }
-    const at = index * PLACE.length;
-    for (let part = 0; part < PLACE.length; part++) {
-      if (this.#places[at + part] !== u32[PLACE[part]!]) {
-        return verdict;
-      }
+    if (this.#stuckAt[index] !== u32[RIP]) {
+      this.#stuckAt[index] = u32[RIP]!;
+      this.#counts[index] = 0;
     }
     if (++this.#counts[index]! <= MAX_RETRIES) {
       return verdict;
