@@ -1,4 +1,4 @@
-import { U64_MASK } from '@introd/abi';
+import { Access, accessText, hex64, PAGE_SIZE, U64_MASK } from '@introd/abi';
 import { CoreHooksError } from './error.js';
 import { Paging } from './translation/paging-mode.js';
 
@@ -25,6 +25,32 @@ export function requirePriority(priority: unknown): void {
 export function requireAddressSpace(cr3: unknown): void {
   if (typeof cr3 !== 'bigint' || cr3 < 0n || cr3 > U64_MASK) {
     throw optionsError(`the address space cannot be ${String(cr3)}`, 'Pass the value of CR3, a bigint.');
+  }
+}
+
+/**
+ * @param at first byte, physical or linear
+ * @param hint how to hook what is longer
+ * @throws CoreHooksError ERR_CORE_HOOKS_RANGE unless the bytes are one or more within one page
+ */
+export function requireWithinPage(at: number | bigint, offset: number, length: number, hint: string): void {
+  if (!Number.isInteger(length) || length < 1 || offset + length > PAGE_SIZE) {
+    const address = hex64(at);
+    throw new CoreHooksError(
+      'ERR_CORE_HOOKS_RANGE',
+      `a hook of ${String(length)} bytes at ${address} is not within one page`,
+      { address, hint },
+    );
+  }
+}
+
+/** @throws CoreHooksError ERR_CORE_HOOKS_ACCESS unless it is exactly one of read, write and execute */
+export function requireOneAccess(access: Access, at: number | bigint): void {
+  if (access !== Access.READ && access !== Access.WRITE && access !== Access.EXECUTE) {
+    throw new CoreHooksError('ERR_CORE_HOOKS_ACCESS', `a hook wants one kind of access, not ${accessText(access)}`, {
+      address: hex64(at),
+      hint: 'Set one hook for each of read, write and execute.',
+    });
   }
 }
 

@@ -1,9 +1,8 @@
 import { Access, accessText, type Gfn, type Gpa, hex64, PAGE_SIZE } from '@introd/abi';
 import { requireCallback } from '../callback.js';
 import type { AccessEvent } from '../dispatch/access-event.js';
-import { CoreHooksError } from '../error.js';
 import type { HookCalls, NamedHookOptions } from '../hook-calls.js';
-import { optionsError, requireOneOf, requirePriority } from '../option-checks.js';
+import { optionsError, requireOneAccess, requireOneOf, requirePriority, requireWithinPage } from '../option-checks.js';
 import { FrameTable } from './frame-table.js';
 import type { PageRights } from './page-rights.js';
 import type { PendingCommits } from './pending-commits.js';
@@ -325,22 +324,8 @@ function checkOptions(options: PageHookOptions): void {
   if (!Number.isSafeInteger(gpa) || gpa < 0) {
     throw optionsError(`${String(gpa)} is no physical address`, 'Pass a whole number of bytes.');
   }
-  if (!Number.isInteger(length) || length < 1 || (gpa & (PAGE_SIZE - 1)) + length > PAGE_SIZE) {
-    throw new CoreHooksError(
-      'ERR_CORE_HOOKS_RANGE',
-      `a hook of ${String(length)} bytes at ${hex64(gpa)} is not within one page`,
-      {
-        address: hex64(gpa),
-        hint: 'Set one hook for each page of the range.',
-      },
-    );
-  }
-  if (access !== Access.READ && access !== Access.WRITE && access !== Access.EXECUTE) {
-    throw new CoreHooksError('ERR_CORE_HOOKS_ACCESS', `a hook wants one kind of access, not ${accessText(access)}`, {
-      address: hex64(gpa),
-      hint: 'Set one hook for each of read, write and execute.',
-    });
-  }
+  requireWithinPage(gpa, gpa & (PAGE_SIZE - 1), length, 'Set one hook for each page of the range.');
+  requireOneAccess(access, gpa);
   requirePriority(options.priority);
   if (committed !== undefined) {
     requireCallback(committed);

@@ -1,9 +1,15 @@
-import { Access, accessText, type Cr3, type Gpa, type Gva, hex64, PAGE_SIZE } from '@introd/abi';
+import { Access, accessText, type Cr3, type Gpa, type Gva, PAGE_SIZE } from '@introd/abi';
 import { requireCallback } from '../callback.js';
 import type { EngineProblemKind } from '../engine-problem.js';
-import { CoreHooksError } from '../error.js';
 import type { HookCalls } from '../hook-calls.js';
-import { optionsError, requireAddressSpace, requireLinearAddress, requirePriority } from '../option-checks.js';
+import {
+  optionsError,
+  requireAddressSpace,
+  requireLinearAddress,
+  requireOneAccess,
+  requirePriority,
+  requireWithinPage,
+} from '../option-checks.js';
 import type { PageHooks } from '../page-hooks/page-hooks.js';
 import type { PageCache } from '../translation/page-cache.js';
 import type { Translator } from '../translation/translator.js';
@@ -60,22 +66,8 @@ export class VirtualHooks {
     this.requireAddress(va);
     requireCallback(options.callback);
     requirePriority(priority);
-    if (!Number.isInteger(length) || length < 1 || offsetOf(va) + length > PAGE_SIZE) {
-      throw new CoreHooksError(
-        'ERR_CORE_HOOKS_RANGE',
-        `a hook of ${length} bytes at ${hex64(va)} is not within one page`,
-        {
-          address: hex64(va),
-          hint: 'Hook a region of an object (hooks.regions) to hook several pages.',
-        },
-      );
-    }
-    if (access !== Access.READ && access !== Access.WRITE && access !== Access.EXECUTE) {
-      throw new CoreHooksError('ERR_CORE_HOOKS_ACCESS', `a hook wants one kind of access, not ${String(access)}`, {
-        address: hex64(va),
-        hint: 'Set one hook for each of read, write and execute.',
-      });
-    }
+    requireWithinPage(va, offsetOf(va), length, 'Hook a region of an object (hooks.regions) to hook several pages.');
+    requireOneAccess(access, va);
     if (access !== Access.WRITE) {
       refuseOfWrites(options);
     }
