@@ -200,7 +200,7 @@ export class HookInquiry {
   walksOverHidden(): boolean {
     const first = this.vcpu.u32[EXIT_GPA]! & OFFSET_MASK;
     const end = first + (this.vcpu.u32[EXIT_SIZE]! || UNKNOWN_SIZE);
-    const reads = this.#context.hooks.pageOf(this.exitFrame)?.reads ?? [];
+    const reads = this.#pageOf(this.exitFrame)?.reads ?? [];
     return reads.some((hook) => hook.hides && !hook.removed && hook.first < end && first < hook.end);
   }
 
@@ -210,7 +210,7 @@ export class HookInquiry {
    */
   askStructures(): void {
     const { exitFrame, verdict } = this;
-    if ((this.#context.hooks.pageOf(exitFrame)?.reads.length ?? 0) === 0) {
+    if ((this.#pageOf(exitFrame)?.reads.length ?? 0) === 0) {
       return;
     }
     const { overlay } = this.#context;

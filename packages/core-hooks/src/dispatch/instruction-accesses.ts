@@ -134,8 +134,8 @@ export class InstructionAccesses {
 
   /** Whether some hook on an access lies between two offsets of the page of an address. */
   #meetsHook(low: number, high: number, access: Access, first: number, end: number): boolean {
-    const gpa = this.resolve(this.#vcpu, low, high);
-    const page = gpa < 0 ? undefined : this.#context.hooks.pageOf(Math.floor(gpa / PAGE_SIZE));
+    const frame = this.frameOf(low | 0, high | 0);
+    const page = frame === NO_FRAME ? undefined : this.#context.hooks.pageOf(frame);
     return (
       page !== undefined &&
       (((access & Access.READ) !== 0 && overlapsAny(page.reads, first, end)) ||
